@@ -1,0 +1,645 @@
+"""Companies, keys, settings, clocks; accounts and their balances."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from datetime import timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+
+from tenuto.core.identifiers import spell
+from tenuto.core.ledger import Transaction
+from tenuto.core.outcomes import Refusal, invalid
+from tenuto.engine import Answer
+from tenuto.service import accounts as service
+from tenuto.service.usage import release_expired
+from tenuto.store import accounts, records
+from tenuto.store.accounts import Account
+from tenuto.store.database import Unit
+
+from . import body as bodies
+from . import shapes
+from .routes import PAGING, Call, Param, Route
+from .usage import page_of
+
+NAME_MAX: Final = 200
+EMAIL_MAX: Final = 254
+PASSWORD_MIN: Final = 12
+PASSWORD_MAX: Final = 1024
+STRIPE_ID_MAX: Final = 255
+REASON_MAX: Final = 500
+LATE_MAX: Final = timedelta(days=3650)
+AHEAD_MAX: Final = timedelta(days=1)
+SWEEP_MAX: Final = 1000
+_EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
+_LATER: Final = ("plan_id", "plan_variable_amounts", "enable_card_collector", "token", "billing_address_id")
+
+
+class CompanyIn(msgspec.Struct, forbid_unknown_fields=True):
+    """A company to open, with its first user."""
+
+    name: str
+    email: str
+    password: str
+
+
+class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
+    """Settings to change; what is missing stays as it is."""
+
+    name: str | None = None
+    time_zone: str | None = None
+    default_credit_limit: int | None = None
+    late_event_seconds: int | None = None
+    ahead_event_seconds: int | None = None
+
+
+class KeyIn(msgspec.Struct, forbid_unknown_fields=True):
+    """An API key to issue. Without ``scopes`` it gets those of the key that asks."""
+
+    name: str = ""
+    mode: str | None = None
+    scopes: list[str] | None = None
+    expires_at: str | None = None
+
+
+class ClockIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Where to move a test clock: by seconds, or to a moment."""
+
+    advance_seconds: int | None = None
+    now: str | None = None
+
+
+class AccountIn(msgspec.Struct, forbid_unknown_fields=True):
+    """An account to open."""
+
+    name: str
+    email: str
+    metadata: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    stripe_id: str | None = None
+    credit_limit: int | None = None
+    plan_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    plan_variable_amounts: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    enable_card_collector: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    token: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    billing_address_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class AccountChange(msgspec.Struct, forbid_unknown_fields=True):
+    """Fields of an account to change; what is missing stays as it is."""
+
+    name: str | None = None
+    email: str | None = None
+    metadata: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    stripe_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    credit_limit: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class BalanceIn(msgspec.Struct, forbid_unknown_fields=True):
+    """A balance to open."""
+
+    amount: int = 0
+    credit_limit: int | None = None
+
+
+class BalanceChange(msgspec.Struct, forbid_unknown_fields=True):
+    """A balance's own credit limit; null gives the decision back to account and company."""
+
+    credit_limit: int | None
+
+
+class AdjustmentIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Units to put on a balance, or (negative) to take off it, and why."""
+
+    amount: int
+    reason: str | None = None
+
+
+async def open_company(call: Call) -> Answer:
+    """A company with its first user and its first key, which is shown this once."""
+    given = call.decoded(CompanyIn)
+    settings = call.engine.settings
+    if not settings.is_registration_open:
+        _, _, token = call.headers.get(b"authorization", b"").partition(b" ")
+        if not settings.operator_token or not hmac.compare_digest(token.strip(), settings.operator_token.encode()):
+            raise Refusal("registration_closed")
+    name = bodies.text(given.name, "name", NAME_MAX)
+    address = email(given.email, "email")
+    if not PASSWORD_MIN <= len(given.password) <= PASSWORD_MAX:
+        raise invalid("password", f"takes {PASSWORD_MIN} to {PASSWORD_MAX} characters.")
+    password_hash = await service.hash_password(given.password)
+
+    async def verb(unit: Unit) -> service.CompanyOpened:
+        return await service.open_company(
+            call.engine, unit, name=name, email=address, password_hash=password_hash
+        )
+
+    def render(opened: service.CompanyOpened) -> bytes:
+        return shapes.wrapped(
+            shapes.CompanyOpenedOut(
+                id=spell("c", opened.company_id),
+                name=opened.name,
+                mode="test",
+                api_key=opened.api_key,
+                user=shapes.UserOut(id=spell("u", opened.user_id), email=opened.email),
+            )
+        )
+
+    return await call.once(verb, render)
+
+
+def email(value: str, path: str) -> str:
+    """An e-mail address that could be one, in lower case."""
+    if len(value) > EMAIL_MAX or not value.isprintable() or not _EMAIL.fullmatch(value):
+        raise invalid(path, f"takes an e-mail address of at most {EMAIL_MAX} characters.")
+    return value.lower()
+
+
+async def get_company(call: Call) -> Answer:
+    """The company and the settings of the half the key belongs to."""
+    call.company()
+    return Answer(200, shapes.wrapped(shapes.company(call.environment)))
+
+
+async def change_company(call: Call) -> Answer:
+    """Change name and settings."""
+    call.company()
+    given = call.decoded(CompanyChange)
+    name = None if given.name is None else bodies.text(given.name, "name", NAME_MAX)
+    changes: dict[str, object] = {}
+    if given.time_zone is not None:
+        changes["zone"] = zone(given.time_zone, "time_zone")
+    if given.default_credit_limit is not None:
+        changes["default_credit_limit"] = bodies.whole(given.default_credit_limit, "default_credit_limit")
+    if given.late_event_seconds is not None:
+        changes["late_seconds"] = bodies.seconds(given.late_event_seconds, "late_event_seconds", LATE_MAX)
+    if given.ahead_event_seconds is not None:
+        changes["ahead_seconds"] = bodies.seconds(given.ahead_event_seconds, "ahead_event_seconds", AHEAD_MAX)
+    environment = call.environment
+
+    async def verb(unit: Unit) -> accounts.Environment:
+        await service.change_company(call.engine, unit, environment, name=name, settings=changes)
+        found = await accounts.read_environment(unit, environment.id)
+        assert found is not None
+        return found
+
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.company(found)))
+
+
+def zone(value: str, path: str) -> str:
+    """An IANA zone name."""
+    if value not in available_timezones():
+        raise invalid(path, "is an IANA name such as Europe/Berlin.", "unknown_zone")
+    ZoneInfo(value)
+    return value
+
+
+async def issue_key(call: Call) -> Answer:
+    """Another key, for the test or the live half; it is shown this once."""
+    call.company()
+    given = call.decoded(KeyIn) if call.body else KeyIn()
+    environment, own = call.environment, call.caller.key
+    mode = given.mode or environment.mode
+    if mode not in {"test", "live"}:
+        raise invalid("mode", "is test or live.")
+    if given.name:
+        bodies.text(given.name, "name", NAME_MAX)
+    scopes = sorted(own.scopes) if given.scopes is None else given.scopes
+    for index, scope in enumerate(scopes):
+        if scope not in service.ALL_SCOPES:
+            raise invalid(f"scopes[{index}]", f"is one of {', '.join(service.ALL_SCOPES)}.")
+        if scope not in own.scopes:
+            raise Refusal("insufficient_scope", f"A key cannot give away {scope}, which it lacks itself.", scope=scope)
+    if not scopes:
+        raise invalid("scopes", "holds at least one scope.")
+    expires_at = None if given.expires_at is None else bodies.moment(given.expires_at, "expires_at")
+    if expires_at is not None and expires_at <= call.engine.now():
+        raise invalid("expires_at", "lies in the future.")
+
+    async def verb(unit: Unit) -> tuple[accounts.Key, str]:
+        return await service.issue_key(
+            call.engine,
+            unit,
+            environment,
+            live=mode == "live",
+            name=given.name,
+            scopes=scopes,
+            expires_at=expires_at,
+        )
+
+    def render(issued: tuple[accounts.Key, str]) -> bytes:
+        key, secret = issued
+        return shapes.wrapped(shapes.KeyIssuedOut(**shapes.key_fields(key, live=mode == "live"), api_key=secret))
+
+    return await call.once(verb, render)
+
+
+async def list_keys(call: Call) -> Answer:
+    """The keys of the half that the asking key belongs to, without their secrets."""
+    call.company()
+    keys = sorted(call.environment.keys.values(), key=lambda key: (key.created_at, key.id), reverse=True)
+    after, limit = call.after(1), call.limit()
+    start = 0
+    if after is not None:
+        start = next((index + 1 for index, key in enumerate(keys) if key.id == after[0]), len(keys))
+    return page_of(
+        call,
+        keys[start : start + limit + 1],
+        lambda key: (key.id,),
+        lambda key: shapes.KeyOut(**shapes.key_fields(key, live=call.environment.live)),
+    )
+
+
+async def revoke_key(call: Call) -> Answer:
+    """End a key at once."""
+    call.company()
+    key_id, environment = call.id("k", "key_id"), call.environment
+
+    async def verb(unit: Unit) -> accounts.Key:
+        await service.revoke_key(call.engine, unit, environment, key_id)
+        found = await accounts.read_environment(unit, environment.id)
+        assert found is not None
+        return found.keys[key_id]
+
+    return await call.once(
+        verb, lambda key: shapes.wrapped(shapes.KeyOut(**shapes.key_fields(key, live=environment.live)))
+    )
+
+
+async def get_clock(call: Call) -> Answer:
+    """The present of the company's half."""
+    call.company()
+    return Answer(200, shapes.wrapped(_clock(call.environment, call, {})))
+
+
+def _clock(environment: accounts.Environment, call: Call, done: dict[str, int]) -> shapes.ClockOut:
+    return shapes.ClockOut(
+        now=bodies.spelled(call.engine.now_of(environment)),
+        offset_seconds=int(environment.clock_offset.total_seconds()),
+        done=done,
+    )
+
+
+async def move_clock(call: Call) -> Answer:
+    """Move a test clock forward; when it answers, everything that fell due has been done."""
+    call.company()
+    given, environment = call.decoded(ClockIn), call.environment
+    if (given.advance_seconds is None) == (given.now is None):
+        raise invalid("advance_seconds", "send either advance_seconds or now.")
+    to = None if given.now is None else bodies.moment(given.now, "now")
+    by = None
+    if given.advance_seconds is not None:
+        by = timedelta(seconds=bodies.whole(given.advance_seconds, "advance_seconds", least=1, most=3_200_000_000))
+
+    async def verb(unit: Unit) -> accounts.Environment:
+        await service.move_clock(call.engine, unit, environment, to=to, by=by)
+        found = await accounts.read_environment(unit, environment.id)
+        assert found is not None
+        return found
+
+    moved: list[accounts.Environment] = []
+
+    def render(found: accounts.Environment) -> bytes:
+        moved.append(found)
+        return shapes.wrapped(_clock(found, call, {}))
+
+    answer = await call.once(verb, render)
+    if not moved:
+        return answer
+    done = 0
+    while True:
+        released = await release_expired(call.engine, now=call.engine.now(), limit=SWEEP_MAX, only=environment.id)
+        done += released
+        if released < SWEEP_MAX:
+            break
+    return Answer(200, shapes.wrapped(_clock(moved[0], call, {"release_expired": done})))
+
+
+async def open_account(call: Call) -> Answer:
+    """An account for an end customer."""
+    call.company()
+    given = call.decoded(AccountIn)
+    for name in _LATER:
+        if len(getattr(given, name)):
+            raise invalid(name, "comes with plans and cards, which are not served yet.", "not_supported_yet")
+    fields: dict[str, Any] = {
+        "name": bodies.text(given.name, "name", NAME_MAX),
+        "email": email(given.email, "email"),
+        "metadata": bodies.metadata(given.metadata, "metadata"),
+        "stripe_id": None
+        if given.stripe_id is None
+        else bodies.token(given.stripe_id, "stripe_id", STRIPE_ID_MAX),
+        "credit_limit": None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit"),
+    }
+
+    async def verb(unit: Unit) -> Account:
+        return await service.open_account(call.engine, unit, call.environment, **fields)
+
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(found)))
+
+
+async def list_accounts(call: Call) -> Answer:
+    """The company's accounts, newest first."""
+    call.company()
+    after = call.after(2)
+    filters = {name: str(value) for name, value in call.filters().items()}
+    async with call.engine.database.reading() as reader:
+        found = await accounts.list_accounts(
+            reader, call.environment.id, limit=call.limit() + 1, after=after, filters=filters
+        )
+    return page_of(call, found, lambda account: (account.opened, account.id), shapes.account)
+
+
+async def get_account(call: Call) -> Answer:
+    """One account."""
+    return Answer(200, shapes.wrapped(shapes.account(await call.account())))
+
+
+async def edit_account(call: Call) -> Answer:
+    """Change an account; what is not in the body stays as it is."""
+    account_id = call.id("a", "account_id")
+    given, tree = bodies.decode(call.body, AccountChange)
+    changes: dict[str, object] = {}
+    if given.name is not None:
+        changes["name"] = bodies.text(given.name, "name", NAME_MAX)
+    if given.email is not None:
+        changes["email"] = email(given.email, "email")
+    if "metadata" in tree:
+        changes["metadata"] = bodies.metadata(given.metadata, "metadata")
+    if given.stripe_id is not msgspec.UNSET:
+        changes["stripe_id"] = (
+            None if given.stripe_id is None else bodies.token(given.stripe_id, "stripe_id", STRIPE_ID_MAX)
+        )
+    if given.credit_limit is not msgspec.UNSET:
+        changes["credit_limit"] = (
+            None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit")
+        )
+
+    async def verb(unit: Unit) -> Account:
+        return await service.edit_account(call.engine, unit, call.environment, account_id, changes)
+
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(found)))
+
+
+async def list_balances(call: Call) -> Answer:
+    """All balances of an account."""
+    account = await call.account()
+    async with call.engine.database.reading() as reader:
+        found = await records.list_balances(reader, account.id, call.engine.now_of(call.environment))
+    return Answer(200, shapes.listed([shapes.balance(row) for row in found], None))
+
+
+async def open_balance(call: Call) -> Answer:
+    """A balance in a denomination of the company's choice."""
+    account_id, denomination = call.id("a", "account_id"), call.denomination()
+    given = call.decoded(BalanceIn) if call.body else BalanceIn()
+    amount = bodies.whole(given.amount, "amount", least=-bodies.AMOUNT_MAX)
+    limit = None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit")
+
+    async def verb(unit: Unit) -> records.BalanceRow:
+        await service.open_account_balance(
+            call.engine, unit, call.environment, account_id, denomination, amount=amount, credit_limit=limit
+        )
+        return await _balance(call, unit, account_id, denomination)
+
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
+
+
+async def change_balance(call: Call) -> Answer:
+    """Set a balance's own credit limit."""
+    account_id, denomination = call.id("a", "account_id"), call.denomination()
+    given = call.decoded(BalanceChange)
+    limit = None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit")
+
+    async def verb(unit: Unit) -> records.BalanceRow:
+        await service.limit_balance(call.engine, unit, call.environment, account_id, denomination, limit)
+        return await _balance(call, unit, account_id, denomination)
+
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
+
+
+async def _balance(call: Call, unit: Unit, account_id: int, denomination: str) -> records.BalanceRow:
+    found = await records.list_balances(unit, account_id, call.engine.now_of(call.environment))
+    return next(row for row in found if row.denomination == denomination)
+
+
+async def adjust_balance(call: Call) -> Answer:
+    """Put units on a balance, or take them off, without payment."""
+    account_id, denomination = call.id("a", "account_id"), call.denomination()
+    given = call.decoded(AdjustmentIn)
+    amount = bodies.whole(given.amount, "amount", least=-bodies.AMOUNT_MAX)
+    if amount == 0:
+        raise invalid("amount", "is above or below zero.")
+    reason = f"adjustment with key {spell('k', call.caller.key.id)}"
+    if given.reason is not None:
+        reason = bodies.text(given.reason, "reason", REASON_MAX)
+
+    async def verb(unit: Unit) -> tuple[Transaction, str]:
+        made = await service.adjust_balance(
+            call.engine, unit, call.environment, account_id, denomination, amount=amount, reason=reason
+        )
+        found = await accounts.read_account(unit, call.environment.id, account_id)
+        assert found is not None
+        return made, found.name
+
+    return await call.once(
+        verb, lambda made: shapes.wrapped(shapes.made_transaction(made[0], account_id, made[1]))
+    )
+
+
+_ACCOUNT_EXAMPLE: Final = {"name": "Ada", "email": "ada@example.com", "metadata": {"organization_id": 500}}
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/companies",
+        open_company,
+        "Open a company",
+        "Companies",
+        shapes.CompanyOpenedOut,
+        body=CompanyIn,
+        refusals=("registration_closed",),
+        example={"name": "Acme", "email": "owner@example.com", "password": "a long passphrase"},
+        is_open=True,
+    ),
+    Route(
+        "GET",
+        "/companies/{company_id}",
+        get_company,
+        "Get the company",
+        "Companies",
+        shapes.CompanyOut,
+        scope="company:read",
+    ),
+    Route(
+        "PUT",
+        "/companies/{company_id}",
+        change_company,
+        "Change the company's settings",
+        "Companies",
+        shapes.CompanyOut,
+        scope="company:write",
+        body=CompanyChange,
+        refusals=("unknown_zone",),
+        example={"time_zone": "Europe/Berlin", "default_credit_limit": 0},
+    ),
+    *(
+        route
+        for path in ("/companies/{company_id}/keys", "/companies/{company_id}/apikeys")
+        for route in (
+            Route(
+                "POST",
+                path,
+                issue_key,
+                "Issue an API key",
+                "Keys",
+                shapes.KeyIssuedOut,
+                scope="keys:write",
+                body=KeyIn,
+                example={"name": "ingest", "scopes": ["events:write", "balances:read"]},
+            ),
+            Route(
+                "GET",
+                path,
+                list_keys,
+                "List API keys",
+                "Keys",
+                shapes.KeyOut,
+                scope="keys:write",
+                query=PAGING,
+                is_list=True,
+                refusals=("invalid_cursor",),
+            ),
+            Route(
+                "DELETE",
+                path + "/{key_id}",
+                revoke_key,
+                "Revoke an API key",
+                "Keys",
+                shapes.KeyOut,
+                scope="keys:write",
+                refusals=("last_key",),
+            ),
+        )
+    ),
+    Route(
+        "GET",
+        "/companies/{company_id}/clock",
+        get_clock,
+        "Read the clock",
+        "Companies",
+        shapes.ClockOut,
+        scope="company:read",
+    ),
+    Route(
+        "POST",
+        "/companies/{company_id}/clock",
+        move_clock,
+        "Move a test clock forward",
+        "Companies",
+        shapes.ClockOut,
+        scope="company:write",
+        body=ClockIn,
+        refusals=("live_clock", "clock_not_forward"),
+        example={"advance_seconds": 3600},
+    ),
+    Route(
+        "POST",
+        "/companies/{company_id}/accounts",
+        open_account,
+        "Open an account",
+        "Accounts",
+        shapes.AccountOut,
+        scope="accounts:write",
+        body=AccountIn,
+        refusals=("not_supported_yet",),
+        example=_ACCOUNT_EXAMPLE,
+    ),
+    Route(
+        "GET",
+        "/companies/{company_id}/accounts",
+        list_accounts,
+        "List accounts",
+        "Accounts",
+        shapes.AccountOut,
+        scope="accounts:read",
+        query=(
+            *PAGING,
+            Param("name", "text", "Only accounts of this name."),
+            Param("email", "text", "Only accounts with this address."),
+            Param("stripe_id", "text", "Only the account of this Stripe customer."),
+        ),
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}",
+        get_account,
+        "Get an account",
+        "Accounts",
+        shapes.AccountOut,
+        scope="accounts:read",
+    ),
+    Route(
+        "PUT",
+        "/accounts/{account_id}",
+        edit_account,
+        "Edit an account",
+        "Accounts",
+        shapes.AccountOut,
+        scope="accounts:write",
+        body=AccountChange,
+        example={"name": "Ada L.", "credit_limit": 5000},
+    ),
+    *(
+        Route(
+            "GET",
+            path,
+            list_balances,
+            "List an account's balances",
+            "Balances",
+            shapes.BalanceOut,
+            scope="balances:read",
+            is_list=True,
+        )
+        for path in ("/accounts/{account_id}/balance", "/accounts/{account_id}/balances")
+    ),
+    Route(
+        "POST",
+        "/accounts/{account_id}/balance/{denomination}",
+        open_balance,
+        "Open a balance",
+        "Balances",
+        shapes.BalanceOut,
+        scope="balances:write",
+        body=BalanceIn,
+        refusals=("balance_exists",),
+        example={"amount": 1000},
+    ),
+    Route(
+        "PUT",
+        "/accounts/{account_id}/balance/{denomination}",
+        change_balance,
+        "Set a balance's credit limit",
+        "Balances",
+        shapes.BalanceOut,
+        scope="balances:write",
+        body=BalanceChange,
+        example={"credit_limit": 500},
+    ),
+    Route(
+        "POST",
+        "/accounts/{account_id}/balance/{denomination}/adjust",
+        adjust_balance,
+        "Adjust a balance without payment",
+        "Balances",
+        shapes.TransactionOut,
+        scope="balances:write",
+        body=AdjustmentIn,
+        refusals=("balance_out_of_range",),
+        example={"amount": 100, "reason": "goodwill"},
+    ),
+)

@@ -1,0 +1,380 @@
+"""The pipeline every request goes through, and the application made of the table of routes.
+
+Order of judgement: route, method, size, caller, scope, content type, syntax, shape, ids, idempotency, rule (bar 4.1).
+Litestar routes and serves; the few routes of the hot path stand beside it in front, matched by hand, because a general
+router costs more than they do. Both ends run the same pipeline, ``perform``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
+
+import structlog
+import uuid_utils
+from litestar import HttpMethod, Litestar, Request, Response
+from litestar import route as litestar_route
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import Receive, Scope, Send
+
+from tenuto.core.outcomes import REFUSALS, Kind, Refusal, invalid
+from tenuto.engine import Answer, Engine
+from tenuto.lanes import Lost, Overloaded
+from tenuto.store.database import Unavailable
+
+from . import accounts, catalog, pages, usage
+from .auth import Callers
+from .body import BODY_MAX
+from .openapi import document
+from .routes import Call, Route
+from .usage import error_body
+
+ROUTES: Final = (*accounts.ROUTES, *catalog.ROUTES, *usage.ROUTES)
+
+STATUSES: Final = {
+    Kind.UNREADABLE: 400,
+    Kind.UNAUTHORIZED: 401,
+    Kind.PAYMENT: 402,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 404,
+    Kind.METHOD: 405,
+    Kind.CONFLICT: 409,
+    Kind.TOO_LARGE: 413,
+    Kind.TOO_LONG: 414,
+    Kind.MEDIA: 415,
+    Kind.INVALID: 422,
+    Kind.FAULT: 500,
+    Kind.BUSY: 503,
+}
+URI_MAX: Final = 8192
+QUERY_FIELDS_MAX: Final = 50
+BODY_SECONDS: Final = 10.0
+
+_JSON: Final = (b"content-type", b"application/json; charset=utf-8")
+_PRIVATE: Final = (
+    _JSON,
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_log = structlog.get_logger()
+
+
+class Reply(NamedTuple):
+    """What goes on the wire."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
+async def perform(
+    engine: Engine, callers: Callers, route: Route, params: Mapping[str, str], scope: Scope, receive: Receive
+) -> Reply:
+    """One request, from its headers to its reply. Never raises but for cancellation."""
+    headers = dict(scope["headers"])
+    request_id = f"req_{uuid_utils.uuid7().hex}"
+    started = time.perf_counter()
+    try:
+        answer = await _judged(engine, callers, route, params, headers, scope, receive, request_id)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last door: whatever is wrong leaves in the one shape
+        return _failed(error, route, request_id, started)
+    if route.method != "GET" and route.serve is not usage.record_events:
+        _log.info(
+            route.serve.__name__, status=answer.status, request_id=request_id, ms=_milliseconds(started), **params
+        )
+    extra = ((b"x-request-id", request_id.encode()),)
+    if answer.is_replay:
+        extra = (*extra, (b"idempotent-replayed", b"true"))
+    return Reply(answer.status, (*_PRIVATE, *extra), answer.body)
+
+
+async def _judged(
+    engine: Engine,
+    callers: Callers,
+    route: Route,
+    params: Mapping[str, str],
+    headers: Mapping[bytes, bytes],
+    scope: Scope,
+    receive: Receive,
+    request_id: str,
+) -> Answer:
+    if len(scope["raw_path"] or b"") + len(scope["query_string"]) > URI_MAX:
+        raise Refusal("uri_too_long")
+    _refuse_size(headers)
+    caller = None
+    if not route.is_open:
+        header = headers.get(b"authorization")
+        if header is not None and route.serve in _PROVEN_BY_THE_STORE:
+            caller = callers.remembered(header)
+        if caller is None:
+            caller = await callers.proven(header)
+        if route.scope is not None:
+            caller.needs(route.scope)
+    body = await _body(receive, headers) if scope["method"] != "GET" else b""
+    if route.body is not None and (body or route.serve is not accounts.open_balance):
+        _refuse_media(headers, route)
+    query = _query(scope["query_string"], route) if scope["query_string"] else {}
+    call = Call(
+        engine,
+        callers,
+        route=route,
+        params=params,
+        query=query,
+        headers=headers,
+        body=body,
+        request_id=request_id,
+        caller=caller,
+    )
+    try:
+        return await route.serve(call)
+    except Refusal:
+        # A remembered caller was not proven if the work stopped before the store was asked.
+        if caller is not None and route.serve in _PROVEN_BY_THE_STORE:
+            await callers.proven(headers.get(b"authorization"))
+        raise
+
+
+_PROVEN_BY_THE_STORE: Final = frozenset(
+    {usage.record_events, usage.finish_event, usage.delete_event, usage.get_balance}
+)
+_OPTIONAL_BODY: Final = frozenset({accounts.open_balance, accounts.issue_key})
+
+
+def _refuse_size(headers: Mapping[bytes, bytes]) -> None:
+    length = headers.get(b"content-length")
+    if length is not None and (not length.isdigit() or int(length[:19]) > BODY_MAX):
+        raise Refusal("body_too_large")
+
+
+def _refuse_media(headers: Mapping[bytes, bytes], route: Route) -> None:
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind == b"application/json":
+        return
+    if route.serve is usage.record_events and kind in {
+        b"application/cloudevents+json",
+        b"application/cloudevents-batch+json",
+    }:
+        return
+    raise Refusal("unsupported_media_type")
+
+
+async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+    """The body, read no further than its bound, and not for longer than a slow but honest client needs."""
+    message = await receive()
+    if not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > BODY_MAX:
+            raise Refusal("body_too_large")
+        return body
+    chunks = [message["body"]]  # type: ignore[typeddict-item]
+    size = len(chunks[0])
+    async with asyncio.timeout(BODY_SECONDS):
+        while message.get("more_body"):
+            message = await receive()
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > BODY_MAX:
+                raise Refusal("body_too_large")
+    return b"".join(chunks)
+
+
+def _query(query_string: bytes, route: Route) -> dict[str, str]:
+    """The query parameters, each known and given once."""
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=False,
+            errors="strict",
+            max_num_fields=QUERY_FIELDS_MAX,
+        )
+    except (UnicodeDecodeError, ValueError) as error:
+        raise Refusal("invalid_encoding", "The query cannot be read.") from error
+    known = {param.name for param in route.query}
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            raise invalid(name[:100], "is not a parameter of this call.", "unknown_field")
+        if name in query:
+            raise invalid(name, "is given twice.")
+        query[name] = value
+    return query
+
+
+def _failed(error: Exception, route: Route | None, request_id: str, started: float) -> Reply:
+    """The reply to an expected no, to a database that is away, or to a fault of ours."""
+    refusal = _refusal_of(error)
+    status = STATUSES[refusal.kind]
+    headers: list[tuple[bytes, bytes]] = [*_PRIVATE, (b"x-request-id", request_id.encode())]
+    if refusal.kind is Kind.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b'Basic realm="tenuto", charset="UTF-8"'))
+    if refusal.kind is Kind.BUSY or refusal.code == "request_in_progress":
+        headers.append((b"retry-after", b"1"))
+    action = "unknown_route" if route is None else route.serve.__name__
+    if refusal.kind is Kind.FAULT:
+        _log.error(action, status=status, request_id=request_id, ms=_milliseconds(started), exc_info=error)
+    elif status not in {401, 402, 404}:
+        _log.info(action, status=status, code=refusal.code, request_id=request_id, ms=_milliseconds(started))
+    return Reply(status, headers, error_body(refusal, request_id))
+
+
+def _refusal_of(error: Exception) -> Refusal:
+    match error:
+        case Refusal():
+            return error
+        case Unavailable() | Lost():
+            return Refusal("unavailable")
+        case Overloaded():
+            return Refusal("overloaded")
+        case TimeoutError():
+            return Refusal("invalid_json", "The body did not arrive in time.")
+        case _:
+            return Refusal("internal_error")
+
+
+def _milliseconds(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)
+
+
+class Application:
+    """The ASGI application: hot routes first, Litestar for the rest.
+
+    ``open_engine`` is called once at start-up; what it gives is closed at the end.
+    """
+
+    def __init__(self, open_engine: Callable[[], Awaitable[Engine]], close: Callable[[], Awaitable[None]]) -> None:
+        self._open_engine, self._close = open_engine, close
+        self._engine: Engine | None = None
+        self._callers: Callers | None = None
+        hot = {(route.method, route.serve): route for route in ROUTES}
+        self._record = hot["POST", usage.record_events]
+        self._finish = hot["PUT", usage.finish_event]
+        self._balance = hot["GET", usage.get_balance]
+        self._litestar = Litestar(
+            route_handlers=[
+                *(self._endpoint(path, routes) for path, routes in _by_path().items()),
+                *pages.handlers(document(ROUTES, {code: STATUSES[kind] for code, (kind, _) in REFUSALS.items()}), self),
+            ],
+            exception_handlers={Exception: _out_of_route, HTTPException: _out_of_route},
+            lifespan=[self._lifespan],
+            openapi_config=None,
+            logging_config=None,
+            pdb_on_exception=False,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, between start-up and end."""
+        assert self._engine is not None
+        return self._engine
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:  # noqa: ARG002 - Litestar's signature
+        self._engine = await self._open_engine()
+        self._callers = Callers(self._engine)
+        try:
+            yield
+        finally:
+            await self._close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._litestar(scope, receive, send)
+            return
+        path = scope["path"]
+        if path.startswith("/v1/"):
+            path = path[3:]
+        if len(path) > 1 and path.endswith("/"):
+            path = path[:-1]
+        hot = self._hot(scope["method"], path)
+        if hot is None:
+            scope["path"] = path
+            scope["raw_path"] = path.encode()
+            await self._litestar(scope, receive, send)
+            return
+        assert self._engine is not None
+        assert self._callers is not None
+        reply = await perform(self._engine, self._callers, hot[0], hot[1], scope, receive)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": reply.status,
+                "headers": [*reply.headers, (b"content-length", b"%d" % len(reply.body))],
+            }
+        )
+        await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    def _hot(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        parts = path.split("/")
+        if method == "POST" and len(parts) == 4 and parts[1] == "accounts" and parts[3] == "events":  # noqa: PLR2004
+            return self._record, {"account_id": parts[2]}
+        if method == "GET" and len(parts) == 5 and parts[1] == "accounts" and parts[3] == "balance":  # noqa: PLR2004
+            return self._balance, {"account_id": parts[2], "denomination": parts[4]}
+        if method == "PUT" and len(parts) == 3 and parts[1] == "events":  # noqa: PLR2004
+            return self._finish, {"event_id": parts[2]}
+        return None
+
+    def _endpoint(self, path: str, routes: Sequence[Route]) -> HTTPRouteHandler:
+        """One Litestar handler for all methods of a path."""
+        by_method = {route.method: route for route in routes}
+
+        async def endpoint(request: Request[Any, Any, Any]) -> Response[bytes]:
+            assert self._engine is not None
+            assert self._callers is not None
+            route = by_method[request.scope["method"]]
+            params = {name: str(value) for name, value in request.path_params.items()}
+            reply = await perform(self._engine, self._callers, route, params, request.scope, request.receive)
+            return _response(reply)
+
+        decorate = litestar_route(
+            path.replace("}", ":str}"), http_method=[HttpMethod(method) for method in by_method], status_code=200
+        )
+        return decorate(endpoint)
+
+
+def _by_path() -> dict[str, list[Route]]:
+    paths: dict[str, list[Route]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, []).append(route)
+    return paths
+
+
+def _response(reply: Reply) -> Response[bytes]:
+    return Response(
+        reply.body,
+        status_code=reply.status,
+        media_type="application/json; charset=utf-8",
+        headers={name.decode(): value.decode() for name, value in reply.headers if name != b"content-type"},
+    )
+
+
+def _out_of_route(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """What the router itself refuses, in our shape."""
+    started = time.perf_counter()
+    request_id = f"req_{uuid_utils.uuid7().hex}"
+    if isinstance(error, MethodNotAllowedException):
+        reply = _failed(Refusal("method_not_allowed"), None, request_id, started)
+        allowed = sorted({route.method for route in ROUTES if _matches(route.path, request.scope["path"])})
+        return _response(reply._replace(headers=[*reply.headers, (b"allow", ", ".join(allowed).encode())]))
+    if isinstance(error, NotFoundException):
+        return _response(_failed(Refusal("not_found"), None, request_id, started))
+    if isinstance(error, HTTPException) and error.status_code < 500:  # noqa: PLR2004
+        return _response(_failed(Refusal("not_found"), None, request_id, started))
+    return _response(_failed(error, None, request_id, started))
+
+
+def _matches(pattern: str, path: str) -> bool:
+    ours, theirs = pattern.split("/"), path.split("/")
+    return len(ours) == len(theirs) and all(
+        own == other or own.startswith("{") for own, other in zip(ours, theirs, strict=True)
+    )

@@ -1,0 +1,254 @@
+"""What a route is, and what a call to one looks like to its function.
+
+A route is a row: method, path, function, scope, body, query, answer. The router, the pipeline (``app``) and the
+OpenAPI document (``openapi``) are made from the same rows, so none can drift from the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from tenuto.core.identifiers import read, read_of_account, spell
+from tenuto.core.outcomes import Refusal, invalid
+from tenuto.engine import Answer, Engine, Once, microseconds
+from tenuto.service.idempotency import run_once
+from tenuto.store import accounts
+from tenuto.store.accounts import Account, Environment
+from tenuto.store.database import Unit
+from tenuto.store.records import Page, Whose
+
+from . import body as bodies
+from .auth import Caller, Callers
+
+Body = TypeVar("Body")
+Result = TypeVar("Result")
+
+LIMIT_DEFAULT: Final = 100
+LIMIT_MAX: Final = 1000
+QUERY_TEXT_MAX: Final = 300
+
+
+class Param(NamedTuple):
+    """A query parameter: how it is read, and what it is for."""
+
+    name: str
+    kind: str
+    what: str
+
+
+PAGING: Final = (
+    Param("limit", "limit", "Rows to return, 1 to 1000."),
+    Param("cursor", "cursor", "The `next_cursor` of the page before."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table. ``body`` and ``answer`` are the shapes; ``example`` is a body that works."""
+
+    method: str
+    path: str
+    serve: Callable[[Call], Awaitable[Answer]]
+    summary: str
+    tag: str
+    answer: Any
+    scope: str | None = None
+    body: Any = None
+    query: tuple[Param, ...] = ()
+    refusals: tuple[str, ...] = ()
+    example: Any = None
+    is_open: bool = False
+    is_list: bool = False
+    details: str = ""
+
+
+class Call:
+    """One request on its way to its function. ``caller`` is set unless the route is open to all."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        callers: Callers,
+        *,
+        route: Route,
+        params: Mapping[str, str],
+        query: Mapping[str, str],
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        request_id: str,
+        caller: Caller | None,
+    ) -> None:
+        self.engine, self.callers, self.route = engine, callers, route
+        self.params, self.query, self.headers = params, query, headers
+        self.body, self.request_id = body, request_id
+        self._caller = caller
+
+    @property
+    def caller(self) -> Caller:
+        """Who is calling."""
+        assert self._caller is not None
+        return self._caller
+
+    def become(self, caller: Caller) -> None:
+        """Go on as a caller that was proven anew."""
+        self._caller = caller
+
+    @property
+    def environment(self) -> Environment:
+        """The environment of the caller's key."""
+        return self.caller.environment
+
+    def decoded(self, kind: type[Body]) -> Body:
+        """The body as one of our shapes."""
+        return bodies.decode(self.body, kind)[0]
+
+    def company(self) -> None:
+        """Raises Refusal ``not_found`` where the path names another company than the caller's."""
+        if self.params["company_id"] != spell("c", self.environment.company_id):
+            raise Refusal("not_found")
+
+    def id(self, prefix: str, name: str) -> int:
+        """The number behind an id in the path; what is no id of this kind is as missing as a foreign one."""
+        found = read(prefix, self.params[name])
+        if found is None:
+            raise Refusal("not_found")
+        return found
+
+    def event_id(self) -> tuple[int, int]:
+        """Account id and tick of the event in the path."""
+        found = read_of_account("e", self.params["event_id"])
+        if found is None:
+            raise Refusal("not_found")
+        return found
+
+    async def account(self) -> Account:
+        """The account in the path, if it is the caller's."""
+        async with self.engine.database.reading() as reader:
+            found = await accounts.read_account(reader, self.environment.id, self.id("a", "account_id"))
+        if found is None:
+            raise Refusal("not_found")
+        return found
+
+    def denomination(self) -> str:
+        """The denomination in the path."""
+        return bodies.token(self.params["denomination"], "denomination", bodies.DENOMINATION_MAX)
+
+    async def once(self, verb: Callable[[Unit], Awaitable[Result]], render: Callable[[Result], bytes]) -> Answer:
+        """Do a verb in a unit, once per Idempotency-Key."""
+        environment = self._caller.environment if self._caller is not None else None
+        return await run_once(self.engine, environment, self.idempotency(), verb, render)
+
+    def idempotency(self) -> Once | None:
+        """The key of the request with the digest of method, path and body in one spelling (contract 2.2, design 6)."""
+        found = self.headers.get(b"idempotency-key")
+        if found is None:
+            found = self.headers.get(b"x-dedupeid")
+        if found is None or self._caller is None:
+            return None
+        try:
+            key = bodies.token(found.decode("ascii"), "Idempotency-Key", bodies.KEY_MAX, spaces=True)
+        except (Refusal, UnicodeDecodeError) as error:
+            raise Refusal("idempotency_key_invalid") from error
+        canonical = msgspec.json.encode(msgspec.json.decode(self.body), order="sorted") if self.body else b""
+        path = self.route.path.format(**self.params)
+        digest = hashlib.blake2b(f"{self.route.method} {path}\n".encode() + canonical, digest_size=16)
+        return Once(key, digest.digest())
+
+    def filters(self) -> dict[str, object]:
+        """The query parameters of the route that were given, each read by its kind."""
+        found: dict[str, object] = {}
+        for param in self.route.query:
+            if param.name in self.query and param.kind not in {"limit", "cursor"}:
+                found[param.name] = _read_param(param, self.query[param.name])
+        return found
+
+    def limit(self) -> int:
+        """How many rows a list may return."""
+        given = self.query.get("limit")
+        if given is None:
+            return LIMIT_DEFAULT
+        if not (given.isascii() and given.isdecimal()) or not 1 <= int(given[:9]) <= LIMIT_MAX:
+            raise invalid("limit", f"takes a whole number from 1 to {LIMIT_MAX}.")
+        return int(given)
+
+    def after(self, count: int) -> tuple[int, ...] | None:
+        """The position in this very list that the cursor names. Raises Refusal ``invalid_cursor``."""
+        given = self.query.get("cursor")
+        if given is None:
+            return None
+        parts = given.split("-")
+        if len(parts) != count + 1 or not all(part and part.isascii() and part.isalnum() for part in parts):
+            raise Refusal("invalid_cursor")
+        try:
+            numbers = tuple(int(part, 36) for part in parts[:-1])
+        except ValueError as error:
+            raise Refusal("invalid_cursor") from error
+        if self.cursor(numbers) != given or max(numbers) >= 2**63:
+            raise Refusal("invalid_cursor")
+        return numbers
+
+    def cursor(self, position: tuple[int, ...]) -> str:
+        """A cursor for a position: it names its list by a digest, so another list or company refuses it."""
+        spelled = "-".join(_base36(number) for number in position)
+        path = self.route.path.format(**self.params)
+        listing = f"{self.environment.id} {path} {sorted((k, v) for k, v in self.query.items() if k not in _PAGING)}"
+        return f"{spelled}-{hashlib.blake2b(f'{listing} {spelled}'.encode(), digest_size=6).hexdigest()}"
+
+    def page(self) -> Page:
+        """The part of a list of records that is asked for."""
+        after = self.after(2)
+        return Page(self.limit() + 1, None if after is None else (after[0], after[1]))
+
+    def whose(self, found: Account | None) -> Whose:
+        """Whose records: of an account, or of the caller's whole environment."""
+        environment = self.environment
+        since = microseconds(environment.created_at - timedelta(days=1))
+        return Whose(environment.id, None if found is None else found.id, since)
+
+
+_PAGING: Final = ("limit", "cursor")
+
+
+def _read_param(param: Param, text: str) -> object:
+    if len(text) > QUERY_TEXT_MAX:
+        raise invalid(param.name, f"takes at most {QUERY_TEXT_MAX} characters.")
+    if "\0" in text:
+        raise invalid(param.name, "holds the character NUL.", "invalid_string")
+    match param.kind:
+        case "text":
+            return text
+        case "moment":
+            return bodies.moment(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text else text, param.name)
+        case "boolean":
+            if text not in {"true", "false"}:
+                raise invalid(param.name, "is true or false.")
+            return text == "true"
+        case "event_id":
+            found = read_of_account("e", text)
+            if found is None:
+                raise invalid(param.name, "is the id of an event.")
+            return found[1]
+        case "account_id":
+            number = read("a", text)
+            if number is None:
+                raise invalid(param.name, "is the id of an account.")
+            return number
+        case choices:
+            allowed = choices.split("|")
+            if text not in allowed:
+                raise invalid(param.name, f"is one of {', '.join(allowed)}.")
+            return text
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits or "0"

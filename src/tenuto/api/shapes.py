@@ -1,0 +1,576 @@
+"""The objects of the API, as they are written to the wire. Sources: contract 2, design 4 and 10."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tenuto.core.identifiers import spell, spell_of_account
+from tenuto.core.ledger import Transaction
+from tenuto.core.money import Exact, exact_text, fraction_text, parse_fraction, residue_text
+from tenuto.core.usage import Charge, Event, GatedEvent
+from tenuto.store.accounts import Account, Environment, Key
+from tenuto.store.catalog import terms_of_row
+from tenuto.store.database import Record
+from tenuto.store.records import BalanceRow
+
+from .body import spelled
+
+
+class Shape(msgspec.Struct):
+    """One object on the wire."""
+
+
+class UserOut(Shape):
+    """A person who signs in to the console."""
+
+    id: str
+    email: str
+
+
+class CompanyOpenedOut(Shape):
+    """A new company. ``api_key`` is shown this once."""
+
+    id: str
+    name: str
+    mode: str
+    api_key: str
+    user: UserOut
+
+
+class CompanyOut(Shape):
+    """A company and the settings of the half that the key belongs to."""
+
+    id: str
+    name: str
+    mode: str
+    time_zone: str
+    default_credit_limit: int
+    late_event_seconds: int
+    ahead_event_seconds: int
+    created_at: str | None
+
+
+class KeyOut(Shape):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    mode: str
+    hint: str
+    scopes: list[str]
+    created_at: str | None
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class KeyIssuedOut(KeyOut):
+    """A new API key. ``api_key`` is shown this once."""
+
+    api_key: str
+
+
+class ClockOut(Shape):
+    """The clock of a test company, and per sweep what was done by moving it."""
+
+    now: str | None
+    offset_seconds: int
+    done: dict[str, int]
+
+
+class AccountOut(Shape):
+    """An end customer of the company."""
+
+    id: str
+    name: str
+    email: str
+    company_id: str
+    plan_id: str | None
+    plan_renewal_cadence: str | None
+    billing_address_id: str | None
+    stripe_id: str | None
+    metadata: msgspec.Raw
+    last_plan_renewal: str | None
+    next_plan_renewal: str | None
+    plan_status: str
+    flags: list[dict[str, Any]]
+    credit_limit: int | None
+    owed_balance: int
+    paused: bool
+    credit_blocked: bool
+    usage_suspended: bool
+    capture_suspended: bool
+    created_at: str | None
+    updated_at: str | None
+
+
+class BalanceOut(Shape):
+    """A balance now: ``available`` is the amount less what holds reserve."""
+
+    account_id: str
+    denomination: str
+    amount: int
+    pending: int
+    available: int
+    residue: str
+    residue_fraction: str
+    credit_limit: int | None
+    last_periodic_refill: str | None
+    next_periodic_refill: str | None
+    managed_by_plan_id: str | None
+    plan_variable_amount: int | None
+    created_at: str | None
+    updated_at: str | None
+
+
+class BalanceAfterOut(Shape):
+    """A balance right after a request."""
+
+    account_id: str
+    denomination: str
+    amount: int
+    pending: int
+    available: int
+    residue: str
+    residue_fraction: str
+    updated_at: str | None
+
+
+class CostOut(Shape):
+    """What an event costs: ``exact`` to the last fraction; ``amount`` the whole units it moved, or holds."""
+
+    denomination: str
+    amount: int
+    exact: str
+
+
+class EventOut(Shape, kw_only=True):
+    """An event. ``costs`` and ``balances`` are there when it costs something in several denominations."""
+
+    id: str | None
+    account_id: str
+    type: str
+    quantity: int | str
+    state: str
+    gated: bool
+    key: str | None
+    cost: CostOut | None
+    costs: list[CostOut] | msgspec.UnsetType = msgspec.UNSET
+    balance: msgspec.Raw | None
+    balances: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    transaction_id: str | None
+    metadata: msgspec.Raw
+    tag: str
+    cogs_amount: int | None
+    cogs_denomination: str | None
+    parent_event_id: str | None
+    reason: str | None
+    occurred_at: str | None
+    recorded_at: str | None
+    expires_at: str | None
+    finished_at: str | None
+    created_at: str | None
+    dry_run: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class GatedEventOut(Shape):
+    """A refused event with the refusal it got."""
+
+    id: str
+    account_id: str
+    type: str
+    quantity: int | str
+    state: str
+    key: str | None
+    code: str
+    details: dict[str, Any]
+    metadata: msgspec.Raw
+    tag: str
+    request_id: str
+    occurred_at: str | None
+    recorded_at: str | None
+    created_at: str | None
+
+
+class AccountNameOut(Shape):
+    """Whose transaction it is."""
+
+    account_id: str
+    name: str
+
+
+class TransactionEventOut(Shape):
+    """An event that a transaction is made of."""
+
+    event_id: str
+    type: str
+
+
+class TransactionOut(Shape):
+    """One movement of one balance; ``book`` is its other side."""
+
+    id: str
+    account_id: str
+    denomination: str
+    seq: int
+    type: str
+    book: str
+    description: str
+    unit_cost: int | str | None
+    amount: int
+    starting_balance: int
+    ending_balance: int
+    max_value_billing_amount: int | str | None
+    max_value_billing_previous_id: str | None
+    account: AccountNameOut
+    event_ids: list[str]
+    events: list[TransactionEventOut]
+    created_at: str | None
+
+
+class EventPriceOut(Shape):
+    """A price in force, at its latest version."""
+
+    id: str
+    version: int
+    type: str
+    denomination: str
+    model: str
+    amount: str | None
+    per: int | None
+    tiers: list[dict[str, Any]] | None
+    free_units: int
+    minimum: str | None
+    cap: str | None
+    max_value_billing: bool
+    match: dict[str, Any]
+    effective_at: str | None
+    created_at: str | None
+
+
+class LineOut(Shape):
+    """One explained part of a cost: ``units`` at ``unit_cost`` each make ``exact``."""
+
+    what: str
+    units: str
+    unit_cost: str
+    exact: str
+
+
+class ChargeExplainedOut(Shape):
+    """Why an event moved one balance by what it did."""
+
+    denomination: str
+    exact: str
+    lines: list[LineOut]
+    residue_before: str | None
+    residue_after: str | None
+    amount: int
+    price: EventPriceOut | None
+    transaction: TransactionOut | None
+
+
+class ExplanationOut(Shape):
+    """Why an event cost what it did, from its price to its transaction."""
+
+    event: msgspec.Raw
+    sentence: str
+    price: EventPriceOut | None
+    lines: list[LineOut]
+    exact: str | None
+    amount: int | None
+    denomination: str | None
+    residue_before: str | None
+    residue_after: str | None
+    transaction: TransactionOut | None
+    charges: list[ChargeExplainedOut]
+
+
+encode = msgspec.json.Encoder().encode
+NULL = msgspec.Raw(b"null")
+
+
+def wrapped(data: object) -> bytes:
+    """``{"data": …}``."""
+    return b'{"data":' + encode(data) + b"}"
+
+
+def listed(data: Sequence[object], next_cursor: str | None) -> bytes:
+    """A page of a list."""
+    return encode({"data": data, "has_more": next_cursor is not None, "next_cursor": next_cursor})
+
+
+def raw(json_text: str | None) -> msgspec.Raw:
+    """Stored JSON as it was given; null where there is none."""
+    return NULL if json_text is None else msgspec.Raw(json_text.encode())
+
+
+def number(text: str) -> int | str:
+    """A quantity as a JSON number where it is whole, else as decimal text."""
+    return text if "." in text or "/" in text else int(text)
+
+
+def company(environment: Environment) -> CompanyOut:
+    """A company with the settings of one half."""
+    terms = environment.terms
+    return CompanyOut(
+        id=spell("c", environment.company_id),
+        name=environment.company_name,
+        mode=environment.mode,
+        time_zone=environment.zone_name,
+        default_credit_limit=terms.default_credit_limit,
+        late_event_seconds=int(terms.late.total_seconds()),
+        ahead_event_seconds=int(terms.ahead.total_seconds()),
+        created_at=spelled(environment.created_at),
+    )
+
+
+def key_fields(key: Key, *, live: bool) -> dict[str, Any]:
+    """The public part of a key."""
+    return {
+        "id": spell("k", key.id),
+        "name": key.name,
+        "mode": "live" if live else "test",
+        "hint": key.hint,
+        "scopes": sorted(key.scopes),
+        "created_at": spelled(key.created_at),
+        "expires_at": spelled(key.expires_at),
+        "revoked_at": spelled(key.revoked_at),
+        "last_used_at": spelled(key.last_used_at),
+    }
+
+
+def account(found: Account) -> AccountOut:
+    """An account. What plans, cards and pauses will fill in says so by null, NONE or false."""
+    return AccountOut(
+        id=spell("a", found.id),
+        name=found.name,
+        email=found.email,
+        company_id=spell("c", found.company_id),
+        plan_id=None,
+        plan_renewal_cadence=None,
+        billing_address_id=None,
+        stripe_id=found.stripe_id,
+        metadata=raw(found.metadata),
+        last_plan_renewal=None,
+        next_plan_renewal=None,
+        plan_status="NONE",
+        flags=[],
+        credit_limit=found.credit_limit,
+        owed_balance=0,
+        paused=False,
+        credit_blocked=False,
+        usage_suspended=False,
+        capture_suspended=False,
+        created_at=spelled(found.created_at),
+        updated_at=spelled(found.updated_at),
+    )
+
+
+def balance(row: BalanceRow) -> BalanceOut:
+    """A balance as it stands."""
+    return BalanceOut(
+        account_id=spell("a", row.account_id),
+        denomination=row.denomination,
+        amount=row.amount,
+        pending=row.pending,
+        available=row.amount - row.pending,
+        residue=residue_text(row.residue),
+        residue_fraction=fraction_text(row.residue),
+        credit_limit=row.credit_limit,
+        last_periodic_refill=None,
+        next_periodic_refill=None,
+        managed_by_plan_id=None,
+        plan_variable_amount=None,
+        created_at=spelled(row.created_at),
+        updated_at=spelled(row.updated_at),
+    )
+
+
+class EventWriter:
+    """Writes the events of one answer; what they share (times, balances) is spelled once."""
+
+    def __init__(self) -> None:
+        self._times: dict[datetime, str | None] = {}
+        self._balances: dict[tuple[object, ...], msgspec.Raw] = {}
+
+    def event(self, event: Event, *, dry_run: bool = False) -> EventOut:
+        """An event with its cost and the balance right after its request."""
+        charges, account_id = event.charges, event.account_id
+        recorded_at = self._time(event.recorded_at)
+        out = EventOut(
+            id=None if dry_run else spell_of_account("e", account_id, event.id),
+            account_id=spell("a", account_id),
+            type=event.type,
+            quantity=number(event.quantity),
+            state=event.state,
+            gated=event.gated,
+            key=event.key,
+            cost=_cost(charges[0]) if charges else None,
+            balance=self._balance(event, charges[0]) if charges else None,
+            transaction_id=_transaction_id(event, dry_run=dry_run),
+            metadata=raw(event.metadata),
+            tag=event.tag,
+            cogs_amount=event.cogs_amount,
+            cogs_denomination=event.cogs_denomination,
+            parent_event_id=None
+            if event.parent_event_id is None
+            else spell_of_account("e", account_id, event.parent_event_id),
+            reason=event.reason,
+            occurred_at=self._time(event.occurred_at),
+            recorded_at=recorded_at,
+            expires_at=None if event.expires_at is None else self._time(event.expires_at),
+            finished_at=None if event.finished_at is None else self._time(event.finished_at),
+            created_at=recorded_at,
+        )
+        if len(charges) > 1:
+            out.costs = [_cost(charge) for charge in charges]
+            out.balances = [self._balance(event, charge) for charge in charges]
+        if dry_run:
+            out.dry_run = True
+        return out
+
+    def _time(self, at: datetime) -> str | None:
+        found = self._times.get(at)
+        if found is None:
+            found = self._times[at] = spelled(at)
+        return found
+
+    def _balance(self, event: Event, charge: Charge) -> msgspec.Raw:
+        at = event.finished_at or event.recorded_at
+        slot = (charge.denomination, charge.balance_amount, charge.balance_pending, charge.residue, at)
+        found = self._balances.get(slot)
+        if found is None:
+            after = BalanceAfterOut(
+                account_id=spell("a", event.account_id),
+                denomination=charge.denomination,
+                amount=charge.balance_amount,
+                pending=charge.balance_pending,
+                available=charge.balance_amount - charge.balance_pending,
+                residue=residue_text(charge.residue),
+                residue_fraction=fraction_text(charge.residue),
+                updated_at=self._time(at),
+            )
+            found = self._balances[slot] = msgspec.Raw(encode(after))
+        return found
+
+
+def _cost(charge: Charge) -> CostOut:
+    return CostOut(denomination=charge.denomination, amount=charge.amount, exact=exact_text(charge.cost))
+
+
+def _transaction_id(event: Event, *, dry_run: bool) -> str | None:
+    if not event.charges or event.charges[0].transaction_id is None or dry_run:
+        return None
+    return spell_of_account("t", event.account_id, event.charges[0].transaction_id)
+
+
+def gated_event(found: GatedEvent) -> GatedEventOut:
+    """A refused event."""
+    return GatedEventOut(
+        id=spell_of_account("e", found.account_id, found.id),
+        account_id=spell("a", found.account_id),
+        type=found.event.type,
+        quantity=number(found.event.quantity_text),
+        state=found.event.state,
+        key=found.event.key,
+        code=found.code,
+        details=dict(found.details),
+        metadata=raw(found.event.metadata),
+        tag=found.event.tag,
+        request_id=found.request_id,
+        occurred_at=spelled(found.occurred_at),
+        recorded_at=spelled(found.recorded_at),
+        created_at=spelled(found.recorded_at),
+    )
+
+
+def transaction(row: Record) -> TransactionOut:
+    """A transaction as it was read, with its account's name and its events."""
+    account_id = row["account_id"]
+    events = msgspec.json.decode(row["events"]) if row["events"] else []
+    previous = row["max_value_billing_previous_id"]
+    return TransactionOut(
+        id=spell_of_account("t", account_id, row["id"]),
+        account_id=spell("a", account_id),
+        denomination=row["denomination"],
+        seq=row["seq"],
+        type=row["type"],
+        book=row["book"],
+        description=row["description"],
+        unit_cost=_unit_cost(row["unit_cost"]),
+        amount=row["amount"],
+        starting_balance=row["starting_balance"],
+        ending_balance=row["ending_balance"],
+        max_value_billing_amount=_unit_cost(row["max_value_billing_amount"]),
+        max_value_billing_previous_id=None if previous is None else spell_of_account("t", account_id, previous),
+        account=AccountNameOut(account_id=spell("a", account_id), name=row["account_name"]),
+        event_ids=[spell_of_account("e", account_id, id) for id, _ in events],
+        events=[TransactionEventOut(event_id=spell_of_account("e", account_id, id), type=kind) for id, kind in events],
+        created_at=spelled(row["recorded_at"]),
+    )
+
+
+def made_transaction(made: Transaction, account_id: int, name: str) -> TransactionOut:
+    """A transaction that a verb just made, without events."""
+    return TransactionOut(
+        id=spell_of_account("t", account_id, made.id),
+        account_id=spell("a", account_id),
+        denomination=made.denomination,
+        seq=made.seq,
+        type=made.type,
+        book=made.book,
+        description=made.description,
+        unit_cost=None,
+        amount=made.amount,
+        starting_balance=made.starting_balance,
+        ending_balance=made.ending_balance,
+        max_value_billing_amount=None,
+        max_value_billing_previous_id=None,
+        account=AccountNameOut(account_id=spell("a", account_id), name=name),
+        event_ids=[],
+        events=[],
+        created_at=spelled(made.recorded_at),
+    )
+
+
+def _unit_cost(text: str | None) -> int | str | None:
+    if text is None:
+        return None
+    value = parse_fraction(text)
+    return value.numerator if value.denominator == 1 else exact_text(value)
+
+
+def event_price(row: Record) -> EventPriceOut:
+    """A price at its latest version."""
+    return price_shape(row, row["id"], row["number"], terms_of_row(row))
+
+
+def price_shape(row: Record, price_id: int, version: int, terms: Mapping[str, Any]) -> EventPriceOut:
+    """A price at one of its versions."""
+    return EventPriceOut(
+        id=spell("ep", price_id),
+        version=version,
+        type=row["type"],
+        denomination=row["denomination"],
+        model=terms["model"],
+        amount=terms["amount"],
+        per=terms["per"],
+        tiers=terms["tiers"],
+        free_units=terms["free_units"],
+        minimum=terms["minimum"],
+        cap=terms["cap"],
+        max_value_billing=terms["max_value_billing"],
+        match=msgspec.json.decode(row["match"]),
+        effective_at=spelled(row["effective_at"]),
+        created_at=spelled(row["created_at"]),
+    )
+
+
+def line(what: str, units: Exact, unit: Exact, exact: Exact) -> LineOut:
+    """One line of an explanation."""
+    return LineOut(what=what, units=exact_text(units), unit_cost=exact_text(unit), exact=exact_text(exact))

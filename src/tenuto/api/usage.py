@@ -1,0 +1,717 @@
+"""Events, balances as events see them, transactions: the doors of the hot path."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tenuto.core.identifiers import read_of_account
+from tenuto.core.money import Exact, exact, fraction_text, minus, plus
+from tenuto.core.outcomes import Refusal, invalid
+from tenuto.core.rating import EMPTY, Counter, rate
+from tenuto.core.usage import EVENTS_MAX, Charge, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
+from tenuto.engine import Answer
+from tenuto.lanes import Overloaded
+from tenuto.service.usage import Ending, UsageRequest
+from tenuto.store import catalog, records
+from tenuto.store.accounts import Environment
+from tenuto.store.database import Reader
+
+from . import body as bodies
+from . import shapes
+from .routes import PAGING, Call, Param, Route
+
+
+class CostOverride(msgspec.Struct, forbid_unknown_fields=True):
+    """The older nested spelling of an override."""
+
+    amount: int
+    denomination: str
+
+
+class EventIn(msgspec.Struct, forbid_unknown_fields=True):
+    """An event to record. ``key`` makes it safe to send again."""
+
+    type: str
+    quantity: int | str = 1
+    key: str | None = None
+    gate_on_balance: bool = False
+    state: str = "complete"
+    occurred_at: str | None = None
+    metadata: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    cost_override_amount: int | None = None
+    cost_override_denomination: str | None = None
+    cost_override: CostOverride | None = None
+    cogs: int | None = None
+    cogs_amount: int | None = None
+    cogs_denomination: str | None = None
+    parent_event_id: str | None = None
+    tag: str = "usage"
+    dry_run: bool = False
+
+
+class CloudEvent(msgspec.Struct):
+    """A CloudEvents 1.0 envelope; ``id`` is the key, ``data`` holds the fields of an event or is its metadata."""
+
+    specversion: str
+    id: str
+    type: str
+    source: str
+    time: str | None = None
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class SettlementIn(msgspec.Struct, forbid_unknown_fields=True):
+    """How a pending event ends."""
+
+    state: str
+    quantity: int | str | None = None
+    cost_override_amount: int | None = None
+
+
+_STATES: Final[dict[str, State]] = {
+    "complete": "complete",
+    "completed": "complete",
+    "pending": "pending",
+    "cancelled": "cancelled",
+    "canceled": "cancelled",
+}
+_PLAIN: Final = b"application/json"
+_ONE: Final = Exact(1, 1)
+
+
+async def record_events(call: Call) -> Answer:
+    """One event or a list of them, recorded, priced, and answered with the balance right after."""
+    account_id = call.id("a", "account_id")
+    given, trees, is_list = _events_in(call)
+    events = [read_event(event, tree, account_id, path) for event, tree, path in _placed(given, trees, is_list=is_list)]
+    dry_runs = {event.dry_run for event in given}
+    if len(dry_runs) > 1:
+        raise invalid("dry_run", "is the same for all events of a list.")
+    request = UsageRequest(
+        environment=call.environment,
+        key_id=call.caller.key.id,
+        account_id=account_id,
+        request_id=call.request_id,
+        render=_renderer(is_list=is_list, dry_run=dry_runs.pop()),
+        events=events,
+        once=call.idempotency(),
+        dry_run=given[0].dry_run,
+    )
+    try:
+        return await submitted(call, account_id, request)
+    except Refusal as refusal:
+        path = refusal.details.get("path")
+        if not is_list and isinstance(path, str) and path.startswith("events[0]."):
+            refusal.details["path"] = path.removeprefix("events[0].")
+        raise
+
+
+async def submitted(call: Call, account_id: int, request: UsageRequest) -> Answer:
+    """The answer of the account's lane. Raises Refusal ``overloaded`` when too much waits."""
+    try:
+        return await call.engine.lanes.submit(account_id, request)  # type: ignore[no-any-return]
+    except Overloaded as error:
+        raise Refusal("overloaded") from error
+
+
+def _events_in(call: Call) -> tuple[list[EventIn], list[Any], bool]:
+    """The events of a body: ours or CloudEvents, one or a list, with the plain values of each."""
+    kind = call.headers.get(b"content-type", _PLAIN).partition(b";")[0].strip().lower()
+    if kind.startswith(b"application/cloudevents"):
+        return _cloud_events(call.body, is_batch=kind == b"application/cloudevents-batch+json")
+    if call.body.lstrip()[:1] == b"[":
+        found, trees = bodies.decode(call.body, list[EventIn])
+        if not 1 <= len(found) <= EVENTS_MAX:
+            raise Refusal("invalid_field", f"A list holds 1 to {EVENTS_MAX} events; split a longer one.")
+        return found, trees, True
+    event, tree = bodies.decode(call.body, EventIn)
+    return [event], [tree], False
+
+
+def _cloud_events(body: bytes, *, is_batch: bool) -> tuple[list[EventIn], list[Any], bool]:
+    if is_batch:
+        envelopes, trees = bodies.decode(body, list[CloudEvent])
+        if not 1 <= len(envelopes) <= EVENTS_MAX:
+            raise Refusal("invalid_field", f"A batch holds 1 to {EVENTS_MAX} events; split a longer one.")
+    else:
+        envelope, tree = bodies.decode(body, CloudEvent)
+        envelopes, trees = [envelope], [tree]
+    events: list[EventIn] = []
+    values: list[Any] = []
+    for index, (envelope, tree) in enumerate(zip(envelopes, trees, strict=True)):
+        if envelope.specversion != "1.0":
+            raise invalid(f"events[{index}].specversion", "is 1.0.")
+        event, data = _of_data(envelope, tree.get("data"), f"events[{index}].data")
+        event.type, event.key = envelope.type, envelope.id
+        event.occurred_at = event.occurred_at or envelope.time
+        events.append(event)
+        values.append({"metadata": data})
+    return events, values, is_batch
+
+
+def _of_data(envelope: CloudEvent, tree: Any, path: str) -> tuple[EventIn, Any]:
+    """An envelope's data: an object that only has fields of an event is one, anything else is metadata."""
+    if isinstance(tree, dict) and tree and tree.keys() <= set(EventIn.__struct_fields__) - {"type", "key"}:
+        try:
+            return msgspec.json.decode(b'{"type":"-",' + bytes(envelope.data).lstrip()[1:], type=EventIn), tree.get(
+                "metadata"
+            )
+        except msgspec.ValidationError as error:
+            raise invalid(path, f"{error}.".replace("`", "")) from error
+    return EventIn(type="-", metadata=envelope.data), tree
+
+
+def _placed(events: Sequence[EventIn], trees: Sequence[Any], *, is_list: bool) -> list[tuple[EventIn, Any, str]]:
+    if not is_list:
+        return [(events[0], trees[0], "")]
+    return [
+        (event, tree, f"events[{index}].") for index, (event, tree) in enumerate(zip(events, trees, strict=True))
+    ]
+
+
+def read_event(event: EventIn, tree: Any, account_id: int, path: str) -> UsageEvent:
+    """An event as the core takes it. ``tree`` is its body as plain values; ``path`` stands before field names."""
+    kind = bodies.event_type(event.type, f"{path}type")
+    if event.quantity == 1 and event.quantity is not True:
+        quantity_text, quantity = "1", _ONE
+    else:
+        quantity_text = bodies.quantity(event.quantity, f"{path}quantity")
+        quantity = Exact(event.quantity, 1) if isinstance(event.quantity, int) else exact(quantity_text)
+    state = _STATES.get(event.state)
+    if state is None:
+        raise invalid(f"{path}state", "is one of complete, pending, cancelled.")
+    if event.tag not in records.TAGS:
+        raise invalid(f"{path}tag", "is one of usage, revenue, payout.")
+    key = event.key
+    if key is not None:
+        bodies.token(key, f"{path}key", bodies.KEY_MAX, spaces=True)
+    override = _override(event, path)
+    occurred_at = None if event.occurred_at is None else bodies.moment(event.occurred_at, f"{path}occurred_at")
+    cogs = _cogs(event, path)
+    parent = _parent(event.parent_event_id, account_id, f"{path}parent_event_id")
+    metadata = bodies.metadata(event.metadata, f"{path}metadata") if event.metadata else None
+    found = tree.get("metadata") if metadata is not None else None
+    canonical = (
+        kind,
+        quantity_text,
+        state,
+        event.gate_on_balance,
+        override,
+        event.tag,
+        occurred_at,
+        cogs,
+        parent,
+        None if found is None else msgspec.json.encode(found, order="sorted"),
+    )
+    return UsageEvent(
+        kind,
+        quantity,
+        quantity_text,
+        state,
+        event.gate_on_balance,
+        key,
+        None if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest(),
+        int.from_bytes(hashlib.blake2b(repr(canonical).encode(), digest_size=8).digest(), "big", signed=True),
+        override,
+        found if isinstance(found, dict) else {},
+        metadata,
+        event.tag,
+        occurred_at,
+        None if cogs is None else cogs[0],
+        None if cogs is None else cogs[1],
+        parent,
+    )
+
+
+def _override(event: EventIn, path: str) -> tuple[int, str] | None:
+    """The forced cost: flat fields, or the older nested one; both parts or none (contract 6.1, 8 to 10)."""
+    amount, denomination = event.cost_override_amount, event.cost_override_denomination
+    if event.cost_override is not None:
+        if amount is not None or denomination is not None:
+            raise invalid(f"{path}cost_override", "repeats cost_override_amount; send one of them.")
+        amount, denomination = event.cost_override.amount, event.cost_override.denomination
+    if amount is None and denomination is None:
+        return None
+    if amount is None or denomination is None:
+        missing = "cost_override_amount" if amount is None else "cost_override_denomination"
+        raise invalid(f"{path}{missing}", "amount and denomination of an override go together.", "missing_field")
+    bodies.whole(amount, f"{path}cost_override_amount")
+    return amount, bodies.token(denomination, f"{path}cost_override_denomination", bodies.DENOMINATION_MAX)
+
+
+def _cogs(event: EventIn, path: str) -> tuple[int, str] | None:
+    amount = event.cogs_amount if event.cogs is None else event.cogs
+    if amount is None:
+        if event.cogs_denomination is not None:
+            raise invalid(f"{path}cogs_amount", "goes with cogs_denomination.", "missing_field")
+        return None
+    if event.cogs is not None and event.cogs_amount is not None:
+        raise invalid(f"{path}cogs", "repeats cogs_amount; send one of them.")
+    bodies.whole(amount, f"{path}cogs_amount")
+    denomination = event.cogs_denomination or "USD"
+    return amount, bodies.token(denomination, f"{path}cogs_denomination", bodies.DENOMINATION_MAX)
+
+
+def _parent(parent: str | None, account_id: int, path: str) -> int | None:
+    if parent is None:
+        return None
+    found = read_of_account("e", parent)
+    if found is None or found[0] != account_id:
+        raise invalid(path, "is the id of an event of the same account.")
+    return found[1]
+
+
+def _renderer(*, is_list: bool, dry_run: bool) -> Callable[[Decision, Environment], Answer]:
+    """How a decision about events becomes an answer: accepted, or refused by the gate."""
+
+    def render(decision: Decision, environment: Environment) -> Answer:
+        refused = [
+            (index, answer) for index, answer in enumerate(decision.answers) if isinstance(answer, GatedEvent)
+        ]
+        if refused:
+            return Answer(402, refusal_body(refused, is_list=is_list), decision.is_replay)
+        writer = shapes.EventWriter()
+        events = [
+            writer.event(answer, dry_run=dry_run) for answer in decision.answers if isinstance(answer, Event)
+        ]
+        data = b'{"data":' + shapes.encode(events if is_list else events[0])
+        return Answer(200, data + b',"events_submitted":%d}' % len(events), decision.is_replay)
+
+    return render
+
+
+def refusal_body(refused: Sequence[tuple[int, GatedEvent]], *, is_list: bool) -> bytes:
+    """The body of a 402: the first refusal, and for a list which events were refused and why."""
+    _, first = refused[0]
+    refusal = Refusal(first.code, **first.details)
+    if is_list:
+        refusal.details["refused"] = [
+            {"index": index, "key": gated.event.key, "code": gated.code, **gated.details} for index, gated in refused
+        ]
+    short = first.details
+    if "denomination" in short:
+        refusal.message = (
+            f"{short['required']} {short['denomination']} are needed and {short['available']} are available"
+            f" ({short['pending']} held); {short['shortfall']} are missing. Add to the balance, then send it with a"
+            " new key."
+        )
+    return error_body(refusal, first.request_id)
+
+
+def error_body(refusal: Refusal, request_id: str) -> bytes:
+    """The one shape of every error (design 4)."""
+    error: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
+    if refusal.details:
+        error["details"] = refusal.details
+    error["request_id"] = request_id
+    error["doc_url"] = f"/docs/errors#{refusal.code}"
+    return shapes.encode({"error": error})
+
+
+def _render_ended(decision: Decision, environment: Environment) -> Answer:
+    ended = decision.answers[0]
+    assert isinstance(ended, Event)
+    return Answer(200, shapes.wrapped(shapes.EventWriter().event(ended)))
+
+
+async def finish_event(call: Call) -> Answer:
+    """End a pending event: complete, for all or less than it holds, or cancelled."""
+    account_id, event_id = call.event_id()
+    bodies.parse(call.body)
+    try:
+        settlement = _settlement(call)
+    except Refusal as problem:
+        settlement = Settlement("cancelled", problem=problem)
+    return await _end(call, account_id, Ending(event_id, settlement))
+
+
+def _settlement(call: Call) -> Settlement:
+    given = call.decoded(SettlementIn)
+    state = _STATES.get(given.state)
+    if state is None or state == "pending":
+        raise invalid("state", "is complete or cancelled.")
+    if state == "cancelled" and (given.quantity is not None or given.cost_override_amount is not None):
+        raise invalid("quantity", "belongs to a settlement; a cancelled event costs nothing.")
+    if given.quantity is not None and given.cost_override_amount is not None:
+        raise invalid("cost_override_amount", "replaces the quantity; send one of them.")
+    if given.cost_override_amount is not None:
+        bodies.whole(given.cost_override_amount, "cost_override_amount")
+    if given.quantity is None:
+        return Settlement(state, override=given.cost_override_amount)
+    text = bodies.quantity(given.quantity, "quantity")
+    return Settlement(state, quantity=exact(text), quantity_text=text)
+
+
+async def delete_event(call: Call) -> Answer:
+    """Take an event back: a hold is let go, a charge is reversed."""
+    account_id, event_id = call.event_id()
+    return await _end(call, account_id, Ending(event_id, None))
+
+
+async def _end(call: Call, account_id: int, ending: Ending) -> Answer:
+    request = UsageRequest(
+        environment=call.environment,
+        key_id=call.caller.key.id,
+        account_id=account_id,
+        request_id=call.request_id,
+        render=_render_ended,
+        ending=ending,
+        once=call.idempotency(),
+    )
+    return await submitted(call, account_id, request)
+
+
+async def get_event(call: Call) -> Answer:
+    """One event, as it stands now."""
+    event = await _event(call)
+    return Answer(200, shapes.wrapped(shapes.EventWriter().event(event)))
+
+
+async def _event(call: Call) -> Event:
+    account_id, event_id = call.event_id()
+    async with call.engine.database.reading() as reader:
+        event = await records.read_event(reader, call.environment.id, account_id, event_id)
+    if event is None:
+        raise Refusal("not_found")
+    return as_of(event, call.engine.now_of(call.environment))
+
+
+async def list_account_events(call: Call) -> Answer:
+    """Billed, pending, cancelled and unpriced events of an account, newest first."""
+    return await _events(call, call.whose(await call.account()))
+
+
+async def list_company_events(call: Call) -> Answer:
+    """The same of all accounts of the company."""
+    call.company()
+    filters = call.filters()
+    whose = call.whose(None)
+    if "account_id" in filters:
+        whose = whose._replace(account_id=int(str(filters["account_id"])))
+        async with call.engine.database.reading() as reader:
+            if not await records.owns_account(reader, call.environment.id, whose.account_id):
+                return Answer(200, shapes.listed([], None))
+    return await _events(call, whose)
+
+
+async def _events(call: Call, whose: records.Whose) -> Answer:
+    now, filters = call.engine.now_of(call.environment), call.filters()
+    async with call.engine.database.reading() as reader:
+        found = await records.list_events(reader, whose, call.page(), filters, now)
+    writer = shapes.EventWriter()
+    return page_of(call, found, lambda event: (event.id, event.account_id), writer.event)
+
+
+async def list_account_gated(call: Call) -> Answer:
+    """Events of an account that the gate refused, newest first."""
+    return await _gated(call, call.whose(await call.account()))
+
+
+async def list_company_gated(call: Call) -> Answer:
+    """The same of all accounts of the company."""
+    call.company()
+    return await _gated(call, call.whose(None))
+
+
+async def _gated(call: Call, whose: records.Whose) -> Answer:
+    async with call.engine.database.reading() as reader:
+        found = await records.list_gated(reader, whose, call.page(), call.filters())
+    return page_of(call, found, lambda gated: (gated.id, gated.account_id), shapes.gated_event)
+
+
+async def list_account_transactions(call: Call) -> Answer:
+    """The ledger of an account, newest first."""
+    return await _transactions(call, call.whose(await call.account()))
+
+
+async def list_company_transactions(call: Call) -> Answer:
+    """The ledger of all accounts of the company, newest first."""
+    call.company()
+    return await _transactions(call, call.whose(None))
+
+
+async def _transactions(call: Call, whose: records.Whose) -> Answer:
+    async with call.engine.database.reading() as reader:
+        found = await records.list_transactions(reader, whose, call.page(), call.filters())
+    return page_of(call, found, lambda row: (row["id"], row["account_id"]), shapes.transaction)
+
+
+def page_of(call: Call, found: Sequence[Any], position: Callable[[Any], tuple[int, ...]], shape: Callable[[Any], Any]) -> Answer:
+    """A page of a list: one row more than the limit was read to know whether there are more."""
+    limit = call.limit()
+    rows = found[:limit]
+    cursor = call.cursor(position(rows[-1])) if len(found) > limit else None
+    return Answer(200, shapes.listed([shape(row) for row in rows], cursor))
+
+
+async def get_balance(call: Call) -> Answer:
+    """One balance, now. Reads and proves the caller in one round trip."""
+    account_id, denomination = call.id("a", "account_id"), call.denomination()
+    environment = call.environment
+    now = call.engine.now_of(environment)
+    async with call.engine.database.reading() as reader:
+        is_current, found = await records.read_balance(
+            reader, environment.id, environment.revision, account_id, denomination, now
+        )
+    if not is_current:
+        caller = await call.callers.proven(call.headers.get(b"authorization"))
+        caller.needs("balances:read")
+        call.become(caller)
+        return await get_balance(call)
+    if found is None:
+        raise Refusal("not_found")
+    return Answer(200, shapes.wrapped(shapes.balance(found)))
+
+
+async def explain_event(call: Call) -> Answer:
+    """Why an event cost what it did: price version, lines, residue before and after, transaction."""
+    event = await _event(call)
+    async with call.engine.database.reading() as reader:
+        later = await records.read_posting(reader, event) if event.state == "complete" else []
+        charges = [await _explained(call, reader, event, charge, later) for charge in event.charges]
+    first = charges[0] if charges else None
+    out = shapes.ExplanationOut(
+        event=msgspec.Raw(shapes.encode(shapes.EventWriter().event(event))),
+        sentence=_sentence(event, first),
+        price=first.price if first else None,
+        lines=first.lines if first else [],
+        exact=first.exact if first else None,
+        amount=first.amount if first else None,
+        denomination=first.denomination if first else None,
+        residue_before=first.residue_before if first else None,
+        residue_after=first.residue_after if first else None,
+        transaction=first.transaction if first else None,
+        charges=charges,
+    )
+    return Answer(200, shapes.wrapped(out))
+
+
+def _sentence(event: Event, charge: shapes.ChargeExplainedOut | None) -> str:
+    if charge is None:
+        return f"No price covers events of type {event.type}: it was recorded and costs nothing."
+    by = "its own override" if charge.price is None else f"version {charge.price.version} of price {charge.price.id}"
+    cost = f"{event.quantity} x {event.type} cost exactly {charge.exact} {charge.denomination} by {by}"
+    match event.state:
+        case "pending":
+            return f"{cost}; {charge.amount} are held until it is settled."
+        case "cancelled":
+            return f"{cost}; it was cancelled ({event.reason}) and costs nothing."
+        case _:
+            return (
+                f"{cost}; with the residue {charge.residue_before} before it, {charge.amount} whole units moved and"
+                f" {charge.residue_after} is carried on."
+            )
+
+
+async def _explained(
+    call: Call, reader: Reader, event: Event, charge: Charge, later: Sequence[Event]
+) -> shapes.ChargeExplainedOut:
+    version = call.environment.terms.versions.get(charge.price_version_id or -1)
+    price = None
+    if version is not None:
+        row = await catalog.read_version(reader, call.environment.id, version.id)
+        price = None if row is None else shapes.price_shape(row, version.price_id, version.number, catalog.terms_of_row(row))
+    transaction = None
+    if charge.transaction_seq is not None:
+        row = await records.read_transaction(reader, event.account_id, charge.denomination, charge.transaction_seq)
+        transaction = None if row is None else shapes.transaction(row)
+    before: str | None = None
+    after: str | None = None
+    if event.state == "complete":
+        rest = charge.residue
+        for other in later:
+            for beside in other.charges:
+                if beside.denomination == charge.denomination:
+                    rest = plus(minus(rest, beside.cost), Exact(beside.amount, 1))
+        after = fraction_text(rest)
+        before = fraction_text(plus(minus(rest, charge.cost), Exact(charge.amount, 1)))
+    counter = EMPTY if charge.prior is None else Counter(charge.prior.units, charge.prior.billed)
+    lines = [shapes.line("override", _ONE, charge.cost, charge.cost)]
+    if version is not None:
+        rated = rate(version, exact(event.quantity), counter)
+        lines = [shapes.line(*line) for line in rated.lines]
+        if rated.cost != charge.cost and minus(rated.cost, charge.cost).numerator != 0:
+            lines.append(shapes.line("override", _ONE, charge.cost, minus(charge.cost, rated.cost)))
+    return shapes.ChargeExplainedOut(
+        denomination=charge.denomination,
+        exact=shapes.exact_text(charge.cost),
+        lines=lines,
+        residue_before=before,
+        residue_after=after,
+        amount=charge.amount,
+        price=price,
+        transaction=transaction,
+    )
+
+
+_EVENT_FILTERS: Final = (
+    *PAGING,
+    Param("type", "text", "Only events of this type."),
+    Param("state", "complete|pending|cancelled", "Only events in this state."),
+    Param("gated", "boolean", "Only events that did, or did not, ask for the gate."),
+    Param("key", "text", "Only the event with this key."),
+    Param("tag", "usage|revenue|payout", "Only events with this tag."),
+    Param("denomination", "text", "Only events that cost something in this denomination."),
+    Param("parent_event_id", "event_id", "Only events linked to this one."),
+    Param("from", "moment", "Only events that occurred at or after this time."),
+    Param("to", "moment", "Only events that occurred before this time."),
+)
+_GATED_FILTERS: Final = (
+    *PAGING,
+    Param("type", "text", "Only events of this type."),
+    Param("code", "text", "Only refusals with this code."),
+    Param("key", "text", "Only the event with this key."),
+    Param("from", "moment", "Only events that occurred at or after this time."),
+    Param("to", "moment", "Only events that occurred before this time."),
+)
+_TRANSACTION_FILTERS: Final = (
+    *PAGING,
+    Param("denomination", "text", "Only movements of this balance."),
+    Param("type", "text", "Only movements of this type."),
+    Param("book", "text", "Only movements against this book."),
+    Param("from", "moment", "Only movements recorded at or after this time."),
+    Param("to", "moment", "Only movements recorded before this time."),
+)
+_GATE: Final = ("insufficient_balance", "credit_limit_reached")
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/accounts/{account_id}/events",
+        record_events,
+        "Record events",
+        "Events",
+        shapes.EventOut,
+        scope="events:write",
+        body=EventIn | list[EventIn],
+        refusals=(*_GATE, "key_reused", "in_future", "too_late", "overloaded"),
+        example={"type": "CHAT", "quantity": 2, "gate_on_balance": True, "key": "chat-1"},
+        details="One event or a list of up to 1,000, priced, moved and committed before the answer. A list is all or"
+        " nothing for the gate. CloudEvents 1.0 are taken in the structured and the batched mode.",
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/events",
+        list_account_events,
+        "List an account's events",
+        "Events",
+        shapes.EventOut,
+        scope="events:read",
+        query=_EVENT_FILTERS,
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/companies/{company_id}/events",
+        list_company_events,
+        "List the company's events",
+        "Events",
+        shapes.EventOut,
+        scope="events:read",
+        query=(*_EVENT_FILTERS, Param("account_id", "account_id", "Only events of this account.")),
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/gated_events",
+        list_account_gated,
+        "List an account's refused events",
+        "Events",
+        shapes.GatedEventOut,
+        scope="events:read",
+        query=_GATED_FILTERS,
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/companies/{company_id}/gated_events",
+        list_company_gated,
+        "List the company's refused events",
+        "Events",
+        shapes.GatedEventOut,
+        scope="events:read",
+        query=_GATED_FILTERS,
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/events/{event_id}",
+        get_event,
+        "Get an event",
+        "Events",
+        shapes.EventOut,
+        scope="events:read",
+    ),
+    Route(
+        "PUT",
+        "/events/{event_id}",
+        finish_event,
+        "Settle or cancel a pending event",
+        "Events",
+        shapes.EventOut,
+        scope="events:write",
+        body=SettlementIn,
+        refusals=("event_finished", "event_expired", "exceeds_reserved", "key_reused", "overloaded"),
+        example={"state": "complete", "quantity": 1},
+    ),
+    Route(
+        "DELETE",
+        "/events/{event_id}",
+        delete_event,
+        "Take an event back",
+        "Events",
+        shapes.EventOut,
+        scope="events:write",
+        refusals=("event_finished", "event_expired", "overloaded"),
+    ),
+    Route(
+        "GET",
+        "/events/{event_id}/explain",
+        explain_event,
+        "Explain an event's cost",
+        "Events",
+        shapes.ExplanationOut,
+        scope="events:read",
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/balance/{denomination}",
+        get_balance,
+        "Get a balance",
+        "Balances",
+        shapes.BalanceOut,
+        scope="balances:read",
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/transactions",
+        list_account_transactions,
+        "List an account's transactions",
+        "Transactions",
+        shapes.TransactionOut,
+        scope="balances:read",
+        query=_TRANSACTION_FILTERS,
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/companies/{company_id}/transactions",
+        list_company_transactions,
+        "List the company's transactions",
+        "Transactions",
+        shapes.TransactionOut,
+        scope="balances:read",
+        query=_TRANSACTION_FILTERS,
+        is_list=True,
+        refusals=("invalid_cursor",),
+    ),
+)

@@ -1,0 +1,118 @@
+"""The book: balances, their transactions, and the few ways in which a balance moves.
+
+The problem, on one example. A balance of 10 cents with residue 0.4 is asked for an event of 2.7 cents and a hold of
+1.2 cents:
+
+    step              amount   pending   residue   transaction
+    start             10       0         0.4
+    post 2.7          7        0         0.1       seq 1: usage, -3, from 10 to 7
+    reserve 1.2       7        2         0.1       none; the hold keeps 2, its cost rounded up
+    settle at 1.2     6        0         0.3       seq 2: usage, -1, from 7 to 6
+
+A transaction is both sides of a double entry: ``amount`` on the account's balance and minus ``amount`` on the company's
+book named by ``book``. A balance's transactions are numbered without a gap, each starts where the last one ended, and
+a correction is a new row. ``available`` is the amount less what is pending. Source: design 5.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from .money import BALANCE_MAX, ZERO, Exact, plus, split_whole
+from .outcomes import Refusal
+
+USAGE_BOOK: Final = "usage"
+ADJUSTMENT_BOOK: Final = "adjustment"
+
+
+class Balance(NamedTuple):
+    """One number per account and denomination, in smallest units.
+
+    ``pending`` is what live holds reserve; ``lapsed`` what holds reserve whose hour is over but that no sweep has
+    tidied yet: it is stored with ``pending`` and counts for nothing. ``seq`` numbers the last transaction.
+    """
+
+    denomination: str
+    amount: int
+    pending: int
+    lapsed: int
+    residue: Exact
+    seq: int
+    credit_limit: int | None
+
+    @property
+    def available(self) -> int:
+        """What may be spent before any credit limit."""
+        return self.amount - self.pending
+
+
+def open_balance(denomination: str, *, credit_limit: int | None = None) -> Balance:
+    """A balance of nothing."""
+    return Balance(denomination, 0, 0, 0, ZERO, 0, credit_limit)
+
+
+class Transaction(NamedTuple):
+    """One immutable movement of one balance. ``id`` is unique per account and rises with time.
+
+    The events it is made of are those of ``account`` from ``first_event_id`` on, ``event_count`` of them, that carry
+    its ``seq``. ``unit_cost`` is the price of one unit where one price made the whole amount.
+    """
+
+    id: int
+    denomination: str
+    seq: int
+    book: str
+    type: str
+    description: str
+    amount: int
+    starting_balance: int
+    ending_balance: int
+    recorded_at: datetime
+    unit_cost: Exact | None = None
+    first_event_id: int | None = None
+    event_count: int = 0
+    max_value_billing_amount: Exact | None = None
+    max_value_billing_previous_id: int | None = None
+
+
+def post(balance: Balance, cost: Exact) -> tuple[Balance, int]:
+    """Take an exact cost (negative: give it back): the balance after, and the whole units that moved out."""
+    moved, residue = split_whole(plus(balance.residue, cost))
+    _, amount, pending, lapsed, _, seq, credit_limit = balance
+    return Balance(balance.denomination, amount - moved, pending, lapsed, residue, seq, credit_limit), moved
+
+
+def reserve(balance: Balance, units: int) -> Balance:
+    """Hold whole units (negative: let them go)."""
+    return balance._replace(pending=balance.pending + units)
+
+
+def closed(before: Balance, after: Balance) -> Balance:
+    """The balance at the end of a request: numbered on if whole units moved, for then a transaction is written.
+
+    Raises Refusal ``balance_out_of_range`` before a balance could leave what the database keeps.
+    """
+    if not (-BALANCE_MAX <= after.amount <= BALANCE_MAX and after.pending + after.lapsed <= BALANCE_MAX):
+        raise Refusal("balance_out_of_range", denomination=after.denomination)
+    return after._replace(
+        residue=after.residue if after.residue.numerator else ZERO,
+        seq=before.seq + (after.amount != before.amount),
+    )
+
+
+def adjust(balance: Balance, amount: int, *, id: int, reason: str, now: datetime) -> tuple[Balance, Transaction]:
+    """Units in or out without payment, by the company's word."""
+    moved = closed(balance, balance._replace(amount=balance.amount + amount))
+    return moved, Transaction(
+        id=id,
+        denomination=balance.denomination,
+        seq=moved.seq,
+        book=ADJUSTMENT_BOOK,
+        type="ADJUSTMENT",
+        description=reason,
+        amount=amount,
+        starting_balance=balance.amount,
+        ending_balance=moved.amount,
+        recorded_at=now,
+    )

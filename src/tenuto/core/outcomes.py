@@ -1,0 +1,99 @@
+"""Everything the engine can answer with a "no".
+
+                               Refusal(code, message, details)
+                                            |
+        +-------------+-----------+---------+-----+-----------+-----------+----------+
+    unreadable   unauthorized  payment     forbidden   missing     conflict     invalid
+    400          401           402         403         404         409          422
+
+A refusal is an expected answer with a code from the closed list below, not a fault. The order of the list is the order
+of judgement: what stands above is said first (bar 4.1). The HTTP status belongs to the kind and is set at the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+
+class Kind(Enum):
+    """What sort of "no" a refusal is; the edge turns it into a status."""
+
+    UNREADABLE = "unreadable"
+    UNAUTHORIZED = "unauthorized"
+    PAYMENT = "payment"
+    FORBIDDEN = "forbidden"
+    MISSING = "missing"
+    METHOD = "method"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+    TOO_LONG = "too_long"
+    MEDIA = "media"
+    INVALID = "invalid"
+    BUSY = "busy"
+    FAULT = "fault"
+
+
+REFUSALS: Final[Mapping[str, tuple[Kind, str]]] = {
+    "not_found": (Kind.MISSING, "There is nothing at this address, or it belongs to somebody else."),
+    "method_not_allowed": (Kind.METHOD, "This address does not answer that method; the Allow header says which."),
+    "uri_too_long": (Kind.TOO_LONG, "The address with its query is longer than 8 kB."),
+    "body_too_large": (Kind.TOO_LARGE, "A body may have at most 1 MiB; send fewer events a request."),
+    "invalid_credentials": (Kind.UNAUTHORIZED, "Send the company id and API key by HTTP Basic, or the key as Bearer."),
+    "registration_closed": (Kind.FORBIDDEN, "New companies are opened with the operator's token on this server."),
+    "insufficient_scope": (Kind.FORBIDDEN, "The key is good but lacks the scope that this call needs."),
+    "unsupported_media_type": (Kind.MEDIA, "Send the body as application/json."),
+    "invalid_encoding": (Kind.UNREADABLE, "The body is not UTF-8 text."),
+    "invalid_json": (Kind.UNREADABLE, "The body is not JSON."),
+    "duplicate_key": (Kind.UNREADABLE, "An object in the body names one key twice."),
+    "invalid_cursor": (Kind.UNREADABLE, "The cursor is not one that this list gave."),
+    "too_deep": (Kind.INVALID, "The body nests deeper than 16 levels."),
+    "invalid_string": (Kind.INVALID, "A text holds a character that cannot be stored."),
+    "unknown_field": (Kind.INVALID, "A field is not known here; see the reference for those that are."),
+    "invalid_field": (Kind.INVALID, "A field has a value that is not allowed."),
+    "missing_field": (Kind.INVALID, "A required field is missing."),
+    "must_be_positive": (Kind.INVALID, "A number must be above zero."),
+    "zone_required": (Kind.INVALID, "A time must say its zone: end it with Z or an offset."),
+    "unknown_zone": (Kind.INVALID, "A zone must be an IANA name such as Europe/Berlin, an offset hh:mm below a day."),
+    "out_of_range": (Kind.INVALID, "A value lies outside what can be stored."),
+    "in_future": (Kind.INVALID, "The event's time lies too far ahead of now."),
+    "too_late": (Kind.INVALID, "The event's time lies further back than this company accepts."),
+    "clock_not_forward": (Kind.INVALID, "A test clock only moves forward."),
+    "not_supported_yet": (Kind.INVALID, "This part of the contract is not served yet."),
+    "idempotency_key_invalid": (Kind.UNREADABLE, "An idempotency key is 1 to 255 printable ASCII characters."),
+    "key_reused": (Kind.INVALID, "The key was used before with another body."),
+    "event_finished": (Kind.CONFLICT, "The event is finished already; its state is in the details."),
+    "event_expired": (Kind.CONFLICT, "The hold was not settled within its hour and is gone."),
+    "exceeds_reserved": (Kind.INVALID, "The settlement is above what the hold reserved."),
+    "balance_exists": (Kind.CONFLICT, "The account has a balance of this denomination already."),
+    "price_exists": (Kind.CONFLICT, "A price with this type, denomination and match exists; change that one."),
+    "live_clock": (Kind.FORBIDDEN, "Only a test key can move a clock; live time is real."),
+    "last_key": (Kind.CONFLICT, "This is the last key that can manage keys; make another first."),
+    "account_paused": (Kind.PAYMENT, "The account is paused."),
+    "credit_blocked": (Kind.PAYMENT, "The account is over its limit and blocked until it pays."),
+    "credit_limit_reached": (Kind.PAYMENT, "The balance and its credit limit do not cover this."),
+    "insufficient_balance": (Kind.PAYMENT, "The balance does not cover this."),
+    "balance_out_of_range": (Kind.INVALID, "The balance would leave the range that can be kept."),
+    "request_in_progress": (Kind.CONFLICT, "A request with this key is being worked on; try again in a moment."),
+    "overloaded": (Kind.BUSY, "More requests wait than this server takes on; try again after Retry-After."),
+    "unavailable": (Kind.BUSY, "The database does not answer; send it again with the same key after Retry-After."),
+    "internal_error": (Kind.FAULT, "A fault of ours. The request id finds it in the log."),
+}
+"""Every code with its kind and the sentence it stands for."""
+
+
+class Refusal(Exception):
+    """An expected "no": ``code`` from :data:`REFUSALS`, a sentence for people, and facts under ``details``."""
+
+    def __init__(self, code: str, message: str | None = None, **details: object) -> None:
+        self.code = code
+        self.kind, standard = REFUSALS[code]
+        self.message = message or standard
+        self.details = details
+        super().__init__(self.message)
+
+
+def invalid(path: str, message: str, code: str = "invalid_field") -> Refusal:
+    """The refusal of one field: ``path`` as ``events[3].quantity``, ``message`` a sentence that says what it takes."""
+    return Refusal(code, f"{path}: {message}", path=path)

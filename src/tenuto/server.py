@@ -1,0 +1,259 @@
+"""The processes of ``tenuto serve``: one parent, and workers that answer.
+
+The parent holds the listening socket and, by default, the embedded PostgreSQL; it imports no web framework, so it starts
+at once. A worker that dies is started again; the socket stays open meanwhile, so its clients wait instead of being
+refused. When the parent ends, for whatever reason, workers and database end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tenuto.engine import Settings
+
+STOP_SECONDS: Final = 10.0
+RESTART_SECONDS: Final = 0.2
+_WORKER: Final = "TENUTO_WORKER_SOCKET"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket. Raises OSError naming the address when it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{error.strerror}: {host}:{port}. Choose another with --port.") from error
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
+
+
+class Workers:
+    """The worker processes, kept alive until :meth:`stop`."""
+
+    def __init__(self, listener: socket.socket, settings: Settings, dsn: str) -> None:
+        self._listener, self._settings = listener, settings
+        self._environ = {
+            **os.environ,
+            **{
+                f"TENUTO_{name.upper()}": str(getattr(settings, name))
+                for name in ("host", "port", "lanes", "operator_token", "log_level", "public_url", "data")
+            },
+            # The workers get a database in any case; whether strangers may register was decided before.
+            "TENUTO_REGISTRATION": "open" if settings.is_registration_open else "closed",
+            "TENUTO_DATABASE": dsn,
+            _WORKER: str(listener.fileno()),
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Start them all."""
+        self._processes = [self._spawn() for _ in range(max(1, self._settings.workers))]
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tenuto.server"],
+            env=self._environ,
+            pass_fds=[self._listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return [process.pid for process in self._processes]
+
+    def tend(self, on_restart: Callable[[int], None]) -> None:
+        """Start again whoever died; called every moment or two."""
+        for index, process in enumerate(self._processes):
+            if process.poll() is not None and not self._is_stopping:
+                on_restart(process.returncode)
+                self._processes[index] = self._spawn()
+
+    def stop(self) -> None:
+        """Ask the workers to finish what they do, and end those that do not."""
+        self._is_stopping = True
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        give_up_at = time.monotonic() + STOP_SECONDS
+        for process in self._processes:
+            try:
+                process.wait(max(0.1, give_up_at - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until_ready(host: str, port: int, *, seconds: float) -> bool:
+    """Whether the service answers /readyz with 200 within so many seconds."""
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        try:
+            with socket.create_connection((host, port), timeout=1) as connection:
+                connection.settimeout(max(0.1, give_up_at - time.monotonic()))
+                connection.sendall(f"GET /readyz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+                if connection.recv(64).startswith(b"HTTP/1.1 200"):
+                    return True
+        except OSError:
+            pass
+        time.sleep(0.05)
+    return False
+
+
+def die_with_parent() -> None:
+    """On Linux, ask the kernel to end this process when its parent is gone, however that ended."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            sys.exit(0)
+
+
+def run_worker() -> None:
+    """The body of a worker process: the application on the socket it was given, and the clockwork beside it."""
+    die_with_parent()
+    import uvicorn
+
+    from tenuto import logs
+    from tenuto.api.app import Application
+    from tenuto.engine import Engine, read_settings
+    from tenuto.service.usage import open_lanes
+    from tenuto.worker import Clockwork
+
+    settings, _ = read_settings()
+    logs.configure(settings.log_level)
+    running: list[tuple[Engine, Clockwork]] = []
+
+    async def open_engine() -> Engine:
+        engine = await Engine.open(settings, settings.database)
+        engine.lanes = open_lanes(engine)
+        engine.lanes.start()
+        clockwork = Clockwork(engine)
+        clockwork.start()
+        running.append((engine, clockwork))
+        # What start-up made stays for good: keep the collector from walking it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        return engine
+
+    async def close() -> None:
+        for engine, clockwork in running:
+            await clockwork.stop()
+            await engine.close()
+
+    config = uvicorn.Config(
+        Application(open_engine, close),  # type: ignore[arg-type]  # Litestar's and uvicorn's words for ASGI differ
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(STOP_SECONDS),
+        h11_max_incomplete_event_size=65_536,
+    )
+    listener = socket.socket(fileno=int(os.environ[_WORKER]))
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+async def prepare(dsn: str) -> list[str]:
+    """Refuse an unsafe server, then bring the schema up to date; the migrations that were applied."""
+    from tenuto.store.database import migrate, refuse_unsafe_settings
+
+    await refuse_unsafe_settings(dsn)
+    return await migrate(dsn)
+
+
+class Server:
+    """All of it in one object: database, workers, socket. For the command line, the demo, the bench and the tests."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
+        self.settings, self._say = settings, say
+        self._stop_database: Callable[[], None] = lambda: None
+        self._listener: socket.socket | None = None
+        self.workers: Workers | None = None
+        self.dsn = settings.database
+
+    def start(self) -> None:
+        """Bring everything up. Raises what keeps it from coming up, with a sentence that says what to do."""
+        self._listener = listen(self.settings.host, self.settings.port)
+        if not self.dsn:
+            from tenuto.postgres import EmbeddedPostgres
+
+            self._say("Starting the embedded PostgreSQL")
+            embedded = EmbeddedPostgres.start(Path(self.settings.data))
+            self._stop_database, self.dsn = embedded.stop, embedded.dsn
+        try:
+            applied = asyncio.run(prepare(self.dsn))
+            if applied:
+                self._say(f"Applied {len(applied)} migration(s): {', '.join(applied)}")
+            self.workers = Workers(self._listener, self.settings, self.dsn)
+            self.workers.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port in fact (the port may have been chosen by the system)."""
+        assert self._listener is not None
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        host, port = self.address
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - only spelled
+
+    def run(self) -> None:
+        """Tend the workers until SIGINT or SIGTERM."""
+        stopping = False
+
+        def stop(*_: object) -> None:
+            nonlocal stopping
+            stopping = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        while not stopping:
+            self.tend()
+            time.sleep(RESTART_SECONDS)
+
+    def tend(self) -> None:
+        """Start again what died."""
+        if self.workers is not None:
+            self.workers.tend(lambda code: self._say(f"A worker ended with {code}; starting another"))
+
+    def stop(self) -> None:
+        """Take everything down, workers first."""
+        if self.workers is not None:
+            self.workers.stop()
+        if self._listener is not None:
+            self._listener.close()
+        self._stop_database()
+
+
+if __name__ == "__main__":
+    run_worker()

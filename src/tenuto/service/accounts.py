@@ -1,0 +1,295 @@
+"""Companies, users, keys, settings and clocks; accounts and what is put on their balances by the company's word."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import string
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from argon2 import PasswordHasher
+
+from tenuto.core.identifiers import spell
+from tenuto.core.ledger import Transaction, adjust, open_balance
+from tenuto.core.outcomes import Refusal
+from tenuto.core.usage import AccountState
+from tenuto.engine import Engine
+from tenuto.store import accounts, ledger
+from tenuto.store.accounts import Account, Environment, Key
+from tenuto.store.database import Unit
+
+ALL_SCOPES: Final = (
+    "accounts:read",
+    "accounts:write",
+    "balances:read",
+    "balances:write",
+    "catalog:read",
+    "catalog:write",
+    "company:read",
+    "company:write",
+    "events:read",
+    "events:write",
+    "keys:write",
+)
+"""Every scope a key can have. A key made without a list gets those of the key that makes it."""
+
+CLOCK_MAX: Final = datetime(2099, 1, 1, tzinfo=UTC)
+_BASE62: Final = string.digits + string.ascii_letters
+_PASSWORDS: Final = PasswordHasher(time_cost=2, memory_cost=47_104, parallelism=1)
+
+
+class CompanyOpened(NamedTuple):
+    """A new company: its key is shown this once."""
+
+    company_id: int
+    name: str
+    user_id: int
+    email: str
+    api_key: str
+
+
+async def hash_password(password: str) -> str:
+    """Argon2id, off the event loop: it takes tens of milliseconds of one core by design."""
+    return await asyncio.to_thread(_PASSWORDS.hash, password)
+
+
+async def open_company(engine: Engine, unit: Unit, *, name: str, email: str, password_hash: str) -> CompanyOpened:
+    """A company with its test environment, first user and first key."""
+    now = engine.now()
+    company_id, user_id = engine.new_id(), engine.new_id()
+    await accounts.insert_company(unit, company_id, name, now)
+    await accounts.insert_user(
+        unit, company_id=company_id, id=user_id, email=email, password_hash=password_hash, role="owner", now=now
+    )
+    environment_id = await accounts.insert_environment(unit, company_id=company_id, live=False, now=now)
+    key, secret = make_key(engine.new_id(), live=False, name="first key", scopes=ALL_SCOPES, now=now)
+    await accounts.insert_key(unit, environment_id, key)
+    return CompanyOpened(company_id, name, user_id, email, secret)
+
+
+def make_key(
+    id: int,
+    *,
+    live: bool,
+    name: str,
+    scopes: Sequence[str],
+    now: datetime,
+    expires_at: datetime | None = None,
+) -> tuple[Key, str]:
+    """A key as it is kept, and the secret as it is shown once: mode, key id, 256 bits, and a checksum for scanners."""
+    body = "".join(secrets.choice(_BASE62) for _ in range(43))
+    text = f"sk_{'live' if live else 'test'}_{spell('k', id)[2:]}_{body}"
+    text += _checksum(text)
+    key = Key(
+        id=id,
+        name=name,
+        digest=hashlib.sha256(text.encode()).digest(),
+        hint=text[-4:],
+        scopes=frozenset(scopes),
+        created_at=now,
+        expires_at=expires_at,
+        revoked_at=None,
+        last_used_at=None,
+    )
+    return key, text
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 in six characters: lets a scanner tell a key of ours from noise without asking anybody."""
+    value, digits = zlib.crc32(text.encode()), ""
+    for _ in range(6):
+        value, digit = divmod(value, 62)
+        digits += _BASE62[digit]
+    return digits
+
+
+async def issue_key(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    *,
+    live: bool,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+) -> tuple[Key, str]:
+    """Another key of the company, for either half; the live half is made with its first key."""
+    now = engine.now()
+    environment_id = environment.id
+    if live != environment.live:
+        found = await accounts.find_environment(unit, environment.company_id, live=live)
+        environment_id = found or await accounts.insert_environment(
+            unit, company_id=environment.company_id, live=live, now=now
+        )
+    await accounts.lock_environment(unit, environment_id)
+    key, secret = make_key(engine.new_id(), live=live, name=name, scopes=scopes, now=now, expires_at=expires_at)
+    await accounts.insert_key(unit, environment_id, key)
+    await accounts.raise_revision(unit, environment_id, now)
+    return key, secret
+
+
+async def revoke_key(engine: Engine, unit: Unit, environment: Environment, key_id: int) -> Key:
+    """End a key at once. Raises Refusal ``last_key`` rather than lock the company out."""
+    await accounts.lock_environment(unit, environment.id)
+    current = await accounts.read_environment(unit, environment.id)
+    key = current.keys.get(key_id) if current else None
+    if current is None or key is None or key.revoked_at is not None:
+        raise Refusal("not_found")
+    managing = [other for other in current.keys.values() if other.revoked_at is None and "keys:write" in other.scopes]
+    if managing == [key]:
+        raise Refusal("last_key")
+    now = engine.now()
+    await accounts.revoke_key(unit, environment.id, key_id, now)
+    await accounts.raise_revision(unit, environment.id, now)
+    return key
+
+
+async def change_company(
+    engine: Engine, unit: Unit, environment: Environment, *, name: str | None, settings: Mapping[str, object]
+) -> None:
+    """Rename the company, change settings of this half of it."""
+    await accounts.lock_environment(unit, environment.id)
+    if name is not None:
+        await accounts.update_company(unit, environment.company_id, name)
+    await accounts.update_settings(unit, environment.id, settings)
+    await accounts.raise_revision(unit, environment.id, engine.now())
+
+
+async def move_clock(
+    engine: Engine, unit: Unit, environment: Environment, *, to: datetime | None, by: timedelta | None
+) -> datetime:
+    """Move a test clock forward, and return the environment's new present. It goes on running from there.
+
+    Raises Refusal ``live_clock`` or ``clock_not_forward``.
+    """
+    if environment.live:
+        raise Refusal("live_clock")
+    await accounts.lock_environment(unit, environment.id)
+    current = await accounts.read_environment(unit, environment.id)
+    assert current is not None
+    now = engine.now()
+    offset = to - now if to is not None else current.clock_offset + (by or timedelta())
+    if offset < current.clock_offset:
+        raise Refusal("clock_not_forward", now=now + current.clock_offset)
+    if now + offset > CLOCK_MAX:
+        raise Refusal("out_of_range", "now: a test clock goes up to 2099-01-01.", path="now")
+    await accounts.set_clock_offset(unit, environment.id, offset)
+    await accounts.raise_revision(unit, environment.id, now)
+    return now + offset
+
+
+async def open_account(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    *,
+    name: str,
+    email: str,
+    metadata: str | None,
+    stripe_id: str | None,
+    credit_limit: int | None,
+) -> Account:
+    """A new account of the company."""
+    account = Account(
+        id=engine.new_id(),
+        environment_id=environment.id,
+        company_id=environment.company_id,
+        name=name,
+        email=email,
+        metadata=metadata,
+        stripe_id=stripe_id,
+        credit_limit=credit_limit,
+        opened=engine.tick(),
+        created_at=engine.now_of(environment),
+        updated_at=None,
+    )
+    await accounts.insert_account(unit, account)
+    return account
+
+
+async def edit_account(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, changes: Mapping[str, object]
+) -> Account:
+    """Change name, email, metadata, Stripe id or credit limit."""
+    await _locked(unit, environment, account_id, engine.now_of(environment))
+    if changes:
+        await accounts.update_account(unit, account_id, changes, engine.now_of(environment), engine.tick())
+    found = await accounts.read_account(unit, environment.id, account_id)
+    assert found is not None
+    return found
+
+
+async def open_account_balance(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    account_id: int,
+    denomination: str,
+    *,
+    amount: int,
+    credit_limit: int | None,
+) -> None:
+    """A new balance, with an opening amount by adjustment if there is one. Raises Refusal ``balance_exists``."""
+    state = await _locked(unit, environment, account_id, engine.now_of(environment))
+    if denomination in state.balances:
+        raise Refusal("balance_exists", denomination=denomination)
+    balance, tick = open_balance(denomination, credit_limit=credit_limit), max(engine.tick(), state.tick + 1)
+    now = engine.now_of(environment)
+    transaction = None
+    if amount:
+        balance, transaction = adjust(balance, amount, id=tick, reason="opening balance", now=now)
+    await ledger.save_balance(unit, account_id, tick, balance, transaction, now)
+
+
+async def limit_balance(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, denomination: str, credit_limit: int | None
+) -> None:
+    """Set how far below zero one balance may go; None gives the decision back to account and company."""
+    state = await _locked(unit, environment, account_id, engine.now_of(environment))
+    if denomination not in state.balances:
+        raise Refusal("not_found")
+    balance, tick = state.balances[denomination]._replace(credit_limit=credit_limit), max(engine.tick(), state.tick + 1)
+    await ledger.save_balance(unit, account_id, tick, balance, None, engine.now_of(environment))
+
+
+async def adjust_balance(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    account_id: int,
+    denomination: str,
+    *,
+    amount: int,
+    reason: str,
+) -> Transaction:
+    """Units in or out without payment; a balance that is not there yet is opened by it (decision 0007)."""
+    now = engine.now_of(environment)
+    state = await _locked(unit, environment, account_id, now)
+    tick = max(engine.tick(), state.tick + 1)
+    balance = state.balances.get(denomination) or open_balance(denomination)
+    balance, transaction = adjust(balance, amount, id=tick, reason=reason, now=now)
+    await ledger.save_balance(unit, account_id, tick, balance, transaction, now)
+    return transaction
+
+
+async def _locked(unit: Unit, environment: Environment, account_id: int, now: datetime) -> AccountState:
+    """Lock an account, then read it in the next statement. Raises Refusal for one that is not the environment's."""
+    await ledger.lock_accounts(unit, [account_id])
+    states = await ledger.load_states(unit, {account_id: now})
+    state = states.get(account_id)
+    if state is None or state.environment_id != environment.id:
+        raise Refusal("not_found")
+    return state
+
+
+async def note_keys_used(engine: Engine, *, now: datetime, limit: int) -> int:  # noqa: ARG001 - the shape of a sweep
+    """Sweep: write down when keys were last used; requests only remember it."""
+    used, engine.keys_used = engine.keys_used, {}
+    if used:
+        async with engine.database.writing() as unit:
+            await accounts.mark_keys_used(unit, used)
+    return len(used)

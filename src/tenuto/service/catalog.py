@@ -1,0 +1,92 @@
+"""Event prices: set, changed by a new version, taken out of force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tenuto.core.catalog import price_version
+from tenuto.core.outcomes import Refusal
+from tenuto.engine import Engine
+from tenuto.store import accounts, catalog
+from tenuto.store.accounts import Environment
+from tenuto.store.database import Record, Unit
+
+
+async def set_event_price(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    *,
+    kind: str,
+    denomination: str,
+    match: Mapping[str, object],
+    terms: Mapping[str, object],
+) -> Record:
+    """A new price with its first version. Raises Refusal for terms that do not fit, or ``price_exists``."""
+    now, price_id = engine.now_of(environment), engine.new_id()
+    version_id = engine.new_id()
+    price_version(
+        id=version_id, price_id=price_id, number=1, denomination=denomination, effective_at=now, terms=terms
+    )
+    await accounts.lock_environment(unit, environment.id)
+    made = await catalog.insert_price(
+        unit,
+        environment_id=environment.id,
+        id=price_id,
+        kind=kind,
+        denomination=denomination,
+        match=match,
+        now=now,
+    )
+    if not made:
+        raise Refusal("price_exists", type=kind, denomination=denomination, match=match)
+    await catalog.insert_version(
+        unit, environment_id=environment.id, id=version_id, price_id=price_id, number=1, terms=terms, now=now
+    )
+    await accounts.raise_revision(unit, environment.id, engine.now())
+    return await _found(unit, environment, price_id)
+
+
+async def change_event_price(
+    engine: Engine, unit: Unit, environment: Environment, price_id: int, terms: Mapping[str, object]
+) -> Record:
+    """The next version of a price, in force from now on; ``terms`` are the changes to the latest ones."""
+    now, version_id = engine.now_of(environment), engine.new_id()
+    await accounts.lock_environment(unit, environment.id)
+    current = await _found(unit, environment, price_id)
+    merged = {**catalog.terms_of_row(current), **terms}
+    price_version(
+        id=version_id,
+        price_id=price_id,
+        number=current["number"] + 1,
+        denomination=current["denomination"],
+        effective_at=now,
+        terms=merged,
+    )
+    await catalog.insert_version(
+        unit,
+        environment_id=environment.id,
+        id=version_id,
+        price_id=price_id,
+        number=current["number"] + 1,
+        terms=merged,
+        now=now,
+    )
+    await accounts.raise_revision(unit, environment.id, engine.now())
+    return await _found(unit, environment, price_id)
+
+
+async def delete_event_price(engine: Engine, unit: Unit, environment: Environment, price_id: int) -> Record:
+    """Take a price out of force; what it priced keeps its version."""
+    await accounts.lock_environment(unit, environment.id)
+    current = await _found(unit, environment, price_id)
+    await catalog.delete_price(unit, environment.id, price_id, engine.now_of(environment))
+    await accounts.raise_revision(unit, environment.id, engine.now())
+    return current
+
+
+async def _found(unit: Unit, environment: Environment, price_id: int) -> Record:
+    found = await catalog.read_price(unit, environment.id, price_id)
+    if found is None:
+        raise Refusal("not_found")
+    return found

@@ -1,0 +1,368 @@
+"""The desk of the hot path: usage recorded, holds ended, events taken back, through lanes.
+
+A lane remembers the states of the accounts it served. A remembered state costs no reading and needs no trust: the save
+proves, under the account's row lock, that the account's tick is still the one the decision was made on. If it is not,
+nothing was written, and the batch is read again under the lock, keys included, and decided anew (decision 0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from asyncpg.transaction import Transaction
+
+from tenuto.core.outcomes import Refusal
+from tenuto.core.usage import (
+    AccountState,
+    Decision,
+    Event,
+    GatedEvent,
+    Settlement,
+    UsageEvent,
+    bill_events,
+    expire_event,
+    finish_event,
+    void_event,
+)
+from tenuto.engine import Answer, Engine, Once
+from tenuto.lanes import Again, Lane, Lanes, Lost
+from tenuto.store import ledger, records
+from tenuto.store.accounts import Environment
+from tenuto.store.database import AccountMovedOn, EnvironmentMovedOn, KeyIsKnown, Unavailable, Unit, translated
+
+WAITING_MAX: Final = 20_000
+"""Events that may wait in a lane; past it a request is answered 503."""
+BATCH_MAX: Final = 4_000
+"""Events a lane takes at once."""
+REMEMBERED_MAX: Final = 20_000
+"""Account states a worker remembers."""
+RECOVER_SECONDS: Final = 3.0
+
+
+class Ending(NamedTuple):
+    """The end of one event: a settlement, or None for taking it back, or expiry."""
+
+    event_id: int
+    settlement: Settlement | None
+    is_expiry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRequest:
+    """One request for a lane: either events to record or an event to end.
+
+    ``render`` turns the decision into the answer before anything is committed, so that an answer that cannot be
+    written can never hide an effect. ``key_id`` is the API key that asked; it is proven with the write.
+    """
+
+    environment: Environment
+    key_id: int | None
+    account_id: int
+    request_id: str
+    render: Callable[[Decision, Environment], Answer]
+    events: Sequence[UsageEvent] = ()
+    ending: Ending | None = None
+    once: Once | None = None
+    dry_run: bool = False
+
+
+def open_lanes(engine: Engine) -> Lanes[UsageRequest, Answer]:
+    """The lanes of a worker; :meth:`Lanes.start` starts them."""
+    count = max(1, engine.settings.lanes)
+    return Lanes(
+        [
+            Lane(
+                UsageWork(engine, REMEMBERED_MAX // count),
+                weigh=_weight,
+                waiting_max=WAITING_MAX // count,
+                batch_max=BATCH_MAX // count,
+            )
+            for _ in range(count)
+        ]
+    )
+
+
+def _weight(request: UsageRequest) -> int:
+    return len(request.events) or 1
+
+
+class _Remembered:
+    """An account as a lane left it, with the holds it has open that this lane has seen."""
+
+    __slots__ = ("holds", "state")
+
+    def __init__(self, state: AccountState, holds: dict[int, Event]) -> None:
+        self.state, self.holds = state, holds
+
+
+class _Batch:
+    """What a batch is decided on."""
+
+    def __init__(self, environments: dict[int, Environment], now: datetime, tick: int) -> None:
+        self.environments, self.real_now, self.tick = environments, now, tick
+        self.now = {id: now + environment.clock_offset for id, environment in environments.items()}
+        self.accounts: dict[int, _Remembered] = {}
+        self.knows_keys = False
+        self.known: Mapping[int, dict[bytes, Event | GatedEvent]] = {}
+        self.events: dict[tuple[int, int], Event] = {}
+        self.answers: dict[tuple[int, str], ledger.StoredAnswer] = {}
+
+
+class UsageWork:
+    """Load, decide and save for one lane, with the connection it owns."""
+
+    def __init__(self, engine: Engine, remembered_max: int) -> None:
+        self._engine = engine
+        self._unit: Unit | None = None
+        self._remembered: dict[int, _Remembered] = {}
+        self._remembered_max = remembered_max
+
+    async def recover(self) -> None:
+        """A new connection; what was remembered is forgotten, for nobody knows what became of the last batch."""
+        self._remembered.clear()
+        if self._unit is not None:
+            self._unit.terminate()
+            self._unit = None
+        try:
+            self._unit = await self._engine.database.lane_connection(RECOVER_SECONDS)
+        except Unavailable as error:
+            raise Lost(str(error)) from error
+
+    async def turn(self, requests: Sequence[UsageRequest], *, again: int) -> Sequence[Answer | BaseException]:
+        """One batch. Optimistic at first; once something had changed, everything is read under the lock."""
+        if self._unit is None:
+            await self.recover()
+        assert self._unit is not None
+        try:
+            async with translated():
+                if not again:
+                    return await self._optimistic(self._unit, requests)
+                return await self._locked(self._unit, requests)
+        except BaseException as error:
+            # What a lane remembers was carried on before the save; without the save it is not true.
+            for request in requests:
+                self._remembered.pop(request.account_id, None)
+            if isinstance(error, AccountMovedOn | EnvironmentMovedOn | KeyIsKnown):
+                raise Again from error
+            if isinstance(error, Unavailable):
+                raise Lost(str(error)) from error
+            raise
+
+    async def _optimistic(self, unit: Unit, requests: Sequence[UsageRequest]) -> Sequence[Answer | BaseException]:
+        batch = self._begin({request.environment.id: request.environment for request in requests})
+        missing: dict[int, datetime] = {}
+        wanted: list[tuple[int, int]] = []
+        for request in requests:
+            account_id, now = request.account_id, batch.now[request.environment.id]
+            found = self._remembered.get(account_id)
+            if found is None or (found.state.expires_at is not None and found.state.expires_at <= now):
+                missing[account_id] = now
+            else:
+                batch.accounts[account_id] = found
+            if request.ending is not None and (found is None or request.ending.event_id not in found.holds):
+                wanted.append((account_id, request.ending.event_id))
+        if missing:
+            for account_id, state in (await ledger.load_states(unit, missing)).items():
+                batch.accounts[account_id] = _Remembered(state, {})
+        if wanted:
+            batch.events = await records.load_events(unit, wanted)
+        return await self._decide_and_save(unit, requests, batch)
+
+    async def _locked(self, unit: Unit, requests: Sequence[UsageRequest]) -> Sequence[Answer | BaseException]:
+        """The sure way: lock the accounts, then read all that could matter, decide, save, in one unit."""
+        transaction: Transaction = unit.transaction()
+        await transaction.start()
+        try:
+            accounts = {request.account_id: request for request in requests}
+            await ledger.lock_accounts(unit, accounts)
+            environments = {
+                id: await self._environment(id) for id in {request.environment.id for request in requests}
+            }
+            batch = self._begin(environments)
+            asked = {id: batch.now[request.environment.id] for id, request in accounts.items()}
+            for account_id, state in (await ledger.load_states(unit, asked)).items():
+                batch.accounts[account_id] = _Remembered(state, {})
+            keys: dict[int, list[bytes]] = {}
+            for request in requests:
+                digests = [event.key_digest for event in request.events if event.key_digest is not None]
+                keys.setdefault(request.account_id, []).extend(digests)
+            batch.known = await records.load_known(unit, keys)
+            batch.knows_keys = True
+            endings = [(r.account_id, r.ending.event_id) for r in requests if r.ending is not None]
+            batch.events = await records.load_events(unit, endings)
+            onces = [(r.environment.id, r.once.key) for r in requests if r.once is not None]
+            batch.answers = await ledger.find_answers(unit, onces)
+            answers = await self._decide_and_save(unit, requests, batch)
+        except BaseException:
+            await _roll_back(transaction)
+            raise
+        await transaction.commit()
+        return answers
+
+    def _begin(self, environments: dict[int, Environment]) -> _Batch:
+        return _Batch(environments, self._engine.now(), self._engine.tick())
+
+    async def _environment(self, environment_id: int) -> Environment:
+        found = await self._engine.environment(environment_id)
+        if found is None:
+            raise Refusal("invalid_credentials")
+        return found
+
+    async def _decide_and_save(
+        self, unit: Unit, requests: Sequence[UsageRequest], batch: _Batch
+    ) -> Sequence[Answer | BaseException]:
+        before = {account_id: found.state for account_id, found in batch.accounts.items()}
+        decided: dict[int, list[Decision]] = {}
+        answers: list[Answer | BaseException] = []
+        stored: list[ledger.StoredAnswer] = []
+        for request in requests:
+            try:
+                answers.append(self._decide(request, batch, decided, stored))
+            except Refusal as refusal:
+                _need_keys(request, batch)
+                answers.append(refusal)
+        changed = [(before[account_id], decisions) for account_id, decisions in decided.items()]
+        # Even where nothing is to be written, the answers are only true if what they were decided on still holds.
+        revisions = {id: environment.revision for id, environment in batch.environments.items()}
+        await ledger.save(unit, changed, revisions=revisions, answers=stored)
+        self._remember(batch, decided)
+        return answers
+
+    def _decide(
+        self,
+        request: UsageRequest,
+        batch: _Batch,
+        decided: dict[int, list[Decision]],
+        stored: list[ledger.StoredAnswer],
+    ) -> Answer:
+        environment = batch.environments[request.environment.id]
+        if request.key_id is not None and environment.key_in_force(request.key_id, batch.real_now) is None:
+            raise Refusal("invalid_credentials")
+        if request.once is not None:
+            earlier = batch.answers.get((environment.id, request.once.key))
+            if earlier is not None:
+                if earlier.fingerprint != request.once.fingerprint:
+                    raise Refusal("key_reused", key=request.once.key)
+                return Answer(earlier.status, earlier.body, is_replay=True)
+        account = batch.accounts.get(request.account_id)
+        if account is None or account.state.environment_id != environment.id:
+            raise Refusal("not_found")
+        decision = self._decision(request, account, environment, batch)
+        answer = request.render(decision, environment)
+        if request.dry_run:
+            _need_keys(request, batch)
+            return answer
+        if decision.state.tick != account.state.tick:
+            account.state = decision.state
+            decided.setdefault(request.account_id, []).append(decision)
+            _note(account, decision, batch)
+        if request.once is not None:
+            kept = ledger.StoredAnswer(
+                environment.id,
+                request.once.key,
+                request.once.fingerprint,
+                answer.status,
+                answer.body,
+                batch.now[environment.id],
+            )
+            stored.append(kept)
+            batch.answers[environment.id, request.once.key] = kept
+        return answer
+
+    def _decision(
+        self, request: UsageRequest, account: _Remembered, environment: Environment, batch: _Batch
+    ) -> Decision:
+        now, terms, state = batch.now[environment.id], environment.terms, account.state
+        if request.ending is None:
+            return bill_events(
+                state,
+                request.events,
+                terms=terms,
+                known=batch.known.get(request.account_id, {}),
+                now=now,
+                tick=batch.tick,
+                request_id=request.request_id,
+            )
+        ending = request.ending
+        event = account.holds.get(ending.event_id) or batch.events.get((request.account_id, ending.event_id))
+        if event is None:
+            raise Refusal("not_found")
+        if ending.is_expiry:
+            return expire_event(state, event, terms=terms, now=now, tick=batch.tick)
+        if ending.settlement is None:
+            return void_event(state, event, terms=terms, now=now, tick=batch.tick)
+        return finish_event(state, event, ending.settlement, terms=terms, now=now, tick=batch.tick)
+
+    def _remember(self, batch: _Batch, decided: Mapping[int, Sequence[Decision]]) -> None:
+        remembered = self._remembered
+        for account_id, account in batch.accounts.items():
+            remembered[account_id] = account
+        while len(remembered) > self._remembered_max:
+            remembered.pop(next(iter(remembered)))
+
+
+def _need_keys(request: UsageRequest, batch: _Batch) -> None:
+    """What writes nothing finds no key in its way: only a look at the keys tells whether it has an answer already."""
+    if not batch.knows_keys and (request.once is not None or any(event.key_digest for event in request.events)):
+        raise KeyIsKnown
+
+
+def _note(account: _Remembered, decision: Decision, batch: _Batch) -> None:
+    """Carry what a decision did to keys and holds on to the requests after it in the batch."""
+    known = batch.known
+    account_id = account.state.account_id
+    for event in decision.events:
+        if event.state == "pending":
+            account.holds[event.id] = event
+        if event.key_digest is not None:
+            known.setdefault(account_id, {})[event.key_digest] = event
+    for gated in decision.gated:
+        if gated.event.key_digest is not None:
+            known.setdefault(account_id, {})[gated.event.key_digest] = gated
+    if decision.finished is not None:
+        account.holds.pop(decision.finished.id, None)
+        batch.events[account_id, decision.finished.id] = decision.finished
+
+
+async def _roll_back(transaction: Transaction) -> None:
+    try:
+        await transaction.rollback()
+    except Exception as error:  # noqa: BLE001 - the connection may be gone; then there is nothing left to roll back
+        raise Lost(str(error)) from error
+
+
+async def release_expired(engine: Engine, *, now: datetime, limit: int, only: int | None = None) -> int:
+    """Sweep: end holds whose hour is over, through the lanes; of one environment where ``only`` names it.
+
+    ``now`` is real time; environments whose clock is ahead are judged by their own.
+    """
+    async with engine.database.reading() as reader:
+        due = await records.due_holds(reader, now, limit, only)
+    waiting: list[Awaitable[Answer]] = []
+    for environment_id, account_id, event_id in due:
+        environment = engine.remembered(environment_id) or await engine.environment(environment_id)
+        if environment is not None:
+            request = UsageRequest(
+                environment=environment,
+                key_id=None,
+                account_id=account_id,
+                request_id="sweep",
+                render=_nothing,
+                ending=Ending(event_id, None, is_expiry=True),
+            )
+            waiting.append(engine.lanes.submit(account_id, request))
+    done = 0
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(outcome, Answer):
+            done += 1
+        elif not isinstance(outcome, Refusal):
+            raise outcome
+    return done
+
+
+def _nothing(decision: Decision, environment: Environment) -> Answer:  # noqa: ARG001 - a sweep answers nobody
+    return Answer(200, b"")

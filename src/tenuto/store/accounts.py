@@ -1,0 +1,302 @@
+"""Companies, their environments and keys, users, and accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tenuto.core.catalog import Terms, terms_of
+
+from .catalog import read_prices
+from .database import Reader, Record, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as it is kept: ``digest`` is the SHA-256 of the whole key, ``hint`` its last four characters."""
+
+    id: int
+    name: str
+    digest: bytes
+    hint: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The test or live half of a company with all that a request is judged by, as of ``revision``."""
+
+    id: int
+    company_id: int
+    company_name: str
+    live: bool
+    revision: int
+    clock_offset: timedelta
+    zone_name: str
+    created_at: datetime
+    keys: Mapping[int, Key]
+    terms: Terms
+
+    @property
+    def mode(self) -> str:
+        """``live`` or ``test``."""
+        return "live" if self.live else "test"
+
+    def key_in_force(self, key_id: int, now: datetime) -> Key | None:
+        """An API key that is neither revoked nor expired at ``now`` (real time)."""
+        key = self.keys.get(key_id)
+        if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+            return None
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as it is shown. ``metadata`` is JSON text as it was given, or None."""
+
+    id: int
+    environment_id: int
+    company_id: int
+    name: str
+    email: str
+    metadata: str | None
+    stripe_id: str | None
+    credit_limit: int | None
+    opened: int
+    created_at: datetime
+    updated_at: datetime | None
+
+
+async def insert_company(unit: Unit, id: int, name: str, now: datetime) -> None:
+    """A company, without environments yet."""
+    await unit.execute("insert into company (id, name, created_at) values ($1, $2, $3)", id, name, now)
+
+
+async def insert_user(
+    unit: Unit, *, company_id: int, id: int, email: str, password_hash: str, role: str, now: datetime
+) -> None:
+    """A user of a company."""
+    await unit.execute(
+        "insert into console_user (company_id, id, email, password_hash, role, created_at)"
+        " values ($1, $2, $3, $4, $5, $6)",
+        company_id,
+        id,
+        email,
+        password_hash,
+        role,
+        now,
+    )
+
+
+async def insert_environment(unit: Unit, *, company_id: int, live: bool, now: datetime) -> int:
+    """The test or live half of a company with the default settings; its id."""
+    found: int = await unit.fetchval(
+        "insert into environment (company_id, live, revision, zone, default_credit_limit, late_seconds, ahead_seconds,"
+        " clock_offset, created_at, updated_at) values ($1, $2, 1, 'UTC', 0, 3024000, 300, 0, $3, $3) returning id",
+        company_id,
+        live,
+        now,
+    )
+    return found
+
+
+async def find_environment(reader: Reader, company_id: int, *, live: bool) -> int | None:
+    """The id of one half of a company."""
+    found: int | None = await reader.fetchval(
+        "select id from environment where company_id = $1 and live = $2", company_id, live
+    )
+    return found
+
+
+async def find_environment_of_key(reader: Reader, key_id: int) -> int | None:
+    """The environment that a key with this id belongs to."""
+    found: int | None = await reader.fetchval("select environment_id from api_key where id = $1", key_id)
+    return found
+
+
+async def current_revision(reader: Reader, environment_id: int) -> int | None:
+    """The revision an environment has now."""
+    found: int | None = await reader.fetchval("select revision from environment where id = $1", environment_id)
+    return found
+
+
+async def read_environment(reader: Reader, environment_id: int) -> Environment | None:
+    """An environment whole: settings, keys, prices with all their versions.
+
+    The revision is read first: if something changes between the statements, what is read is newer than the revision
+    says, which the next proof finds out.
+    """
+    row = await reader.fetchrow(
+        "select e.*, c.name from environment e join company c on c.id = e.company_id where e.id = $1", environment_id
+    )
+    if row is None:
+        return None
+    keys = await reader.fetch("select * from api_key where environment_id = $1", environment_id)
+    prices, versions = await read_prices(reader, environment_id)
+    return Environment(
+        id=row["id"],
+        company_id=row["company_id"],
+        company_name=row["name"],
+        live=row["live"],
+        revision=row["revision"],
+        clock_offset=timedelta(microseconds=row["clock_offset"]),
+        zone_name=row["zone"],
+        created_at=row["created_at"],
+        keys={key["id"]: _key(key) for key in keys},
+        terms=terms_of(
+            zone=ZoneInfo(row["zone"]),
+            default_credit_limit=row["default_credit_limit"],
+            late=timedelta(seconds=row["late_seconds"]),
+            ahead=timedelta(seconds=row["ahead_seconds"]),
+            prices=prices,
+            versions=versions,
+        ),
+    )
+
+
+async def lock_environment(unit: Unit, environment_id: int) -> int:
+    """Take an environment for changing; its revision. Every change to keys, prices, settings or clock begins here."""
+    found: int = await unit.fetchval(
+        "select revision from environment where id = $1 for no key update", environment_id
+    )
+    return found
+
+
+async def raise_revision(unit: Unit, environment_id: int, now: datetime) -> None:
+    """Say that something of the environment has changed. Every change to one ends here."""
+    await unit.execute(
+        "update environment set revision = revision + 1, updated_at = $2 where id = $1", environment_id, now
+    )
+
+
+async def update_company(unit: Unit, company_id: int, name: str) -> None:
+    """Rename a company."""
+    await unit.execute("update company set name = $2 where id = $1", company_id, name)
+
+
+async def update_settings(unit: Unit, environment_id: int, changes: Mapping[str, object]) -> None:
+    """Set columns of an environment; the names come from the service's own closed list."""
+    for column in ("zone", "default_credit_limit", "late_seconds", "ahead_seconds"):
+        if column in changes:
+            await unit.execute(f"update environment set {column} = $2 where id = $1", environment_id, changes[column])  # noqa: S608 - a name from the tuple above
+
+
+async def set_clock_offset(unit: Unit, environment_id: int, offset: timedelta) -> None:
+    """Move a test clock to ``offset`` ahead of real time."""
+    await unit.execute(
+        "update environment set clock_offset = $2 where id = $1", environment_id, offset // timedelta(microseconds=1)
+    )
+
+
+async def insert_key(unit: Unit, environment_id: int, key: Key) -> None:
+    """Keep a key."""
+    await unit.execute(
+        "insert into api_key (environment_id, id, name, digest, hint, scopes, created_at, expires_at)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        environment_id,
+        key.id,
+        key.name,
+        key.digest,
+        key.hint,
+        sorted(key.scopes),
+        key.created_at,
+        key.expires_at,
+    )
+
+
+async def revoke_key(unit: Unit, environment_id: int, key_id: int, now: datetime) -> None:
+    """End a key; it stays listed."""
+    await unit.execute(
+        "update api_key set revoked_at = $3 where environment_id = $1 and id = $2 and revoked_at is null",
+        environment_id,
+        key_id,
+        now,
+    )
+
+
+async def mark_keys_used(unit: Unit, used: Mapping[tuple[int, int], datetime]) -> None:
+    """Note when keys were last used; called now and then, never for a single request."""
+    await unit.executemany(
+        "update api_key set last_used_at = $3 where environment_id = $1 and id = $2",
+        [(environment_id, key_id, at) for (environment_id, key_id), at in sorted(used.items())],
+    )
+
+
+async def insert_account(unit: Unit, account: Account) -> None:
+    """Open an account."""
+    await unit.execute(
+        "insert into account (id, environment_id, tick, credit_limit, opened, name, email, metadata, stripe_id,"
+        " created_at) values ($1, $2, $3, $4, $3, $5, $6, $7, $8, $9)",
+        account.id,
+        account.environment_id,
+        account.opened,
+        account.credit_limit,
+        account.name,
+        account.email,
+        account.metadata,
+        account.stripe_id,
+        account.created_at,
+    )
+
+
+async def update_account(unit: Unit, account_id: int, changes: Mapping[str, object], now: datetime, tick: int) -> None:
+    """Change columns of an account; its tick rises, since a credit limit is part of every decision."""
+    columns = [name for name in ("name", "email", "metadata", "stripe_id", "credit_limit") if name in changes]
+    sets = "".join(f", {name} = ${index}" for index, name in enumerate(columns, 4))
+    await unit.execute(
+        f"update account set updated_at = $2, tick = greatest(tick + 1, $3){sets} where id = $1",  # noqa: S608 - names from the tuple above
+        account_id,
+        now,
+        tick,
+        *(changes[name] for name in columns),
+    )
+
+
+_ACCOUNT = (
+    "select a.id, a.environment_id, e.company_id, a.name, a.email, a.metadata, a.stripe_id, a.credit_limit, a.opened,"
+    " a.created_at, a.updated_at from account a join environment e on e.id = a.environment_id"
+)
+
+
+async def read_account(reader: Reader, environment_id: int, account_id: int) -> Account | None:
+    """One account of an environment; None for a foreign one."""
+    row = await reader.fetchrow(f"{_ACCOUNT} where a.id = $1 and a.environment_id = $2", account_id, environment_id)
+    return None if row is None else Account(*row)
+
+
+async def list_accounts(
+    reader: Reader, environment_id: int, *, limit: int, after: Sequence[int] | None, filters: Mapping[str, str]
+) -> list[Account]:
+    """Accounts, newest first; ``after`` is (opened, id) of the last one seen. ``filters``: name, email, stripe_id."""
+    arguments: list[Any] = [environment_id, limit]
+    where = "a.environment_id = $1"
+    for name in ("name", "email", "stripe_id"):
+        if name in filters:
+            arguments.append(filters[name])
+            where += f" and a.{name} = ${len(arguments)}"
+    if after is not None:
+        arguments.extend(after)
+        where += f" and (a.opened, a.id) < (${len(arguments) - 1}, ${len(arguments)})"
+    rows = await reader.fetch(f"{_ACCOUNT} where {where} order by a.opened desc, a.id desc limit $2", *arguments)
+    return [Account(*row) for row in rows]
+
+
+def _key(row: Record) -> Key:
+    return Key(
+        id=row["id"],
+        name=row["name"],
+        digest=row["digest"],
+        hint=row["hint"],
+        scopes=frozenset(row["scopes"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        last_used_at=row["last_used_at"],
+    )

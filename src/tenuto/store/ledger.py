@@ -1,0 +1,512 @@
+"""The shelf of the hot path: account states, and what was decided about them.
+
+Per batch of a lane: one statement to load the accounts that are not remembered, one to save (``tenuto_save``, which
+proves that nothing changed in between). Rows locked per event: its account, its balance. Rows written per event: the
+event, and a transaction where a whole unit moved. Many events at once go by COPY inside the same unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tenuto.core.ledger import Balance, Transaction
+from tenuto.core.money import Exact, fraction_text, parse_fraction
+from tenuto.core.rating import Counter
+from tenuto.core.usage import AccountState, Charge, Decision, Event, GatedEvent, Prior
+
+from .database import Reader, Record, Unit
+from .records import REASONS, STATES, TAGS, decoded
+
+_STATE_CODE: Final = {state: code for code, state in enumerate(STATES)}
+_TAG_CODE: Final = {tag: code for code, tag in enumerate(TAGS)}
+_REASON_CODE: Final = {reason: code for code, reason in enumerate(REASONS)}
+
+COPY_FROM: Final = 200
+"""From how many events on a batch is copied instead of passed as arrays: where COPY began to win when measured."""
+
+
+class StoredAnswer(NamedTuple):
+    """The answer to a request that came with an Idempotency-Key."""
+
+    environment_id: int
+    key: str
+    fingerprint: bytes
+    status: int
+    body: bytes
+    created_at: datetime
+
+
+_LOAD: Final = """
+select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
+    (select json_agg(json_build_array(b.denomination, b.amount, b.pending, b.seq, b.residue_num::text,
+            b.residue_den::text, b.credit_limit))
+        from balance b where b.account_id = a.id) as balances,
+    (select json_agg(json_build_array(c.price_id, c.month, c.units, c.billed, c.maximum_transaction_id))
+        from price_counter c where c.account_id = a.id) as counters,
+    (select min(h.expires_at) from event h
+        where h.account_id = a.id and h.state = 1 and h.expires_at > asked.now) as expires_at,
+    (select json_agg(json_build_array(lapsed.denomination, lapsed.amount)) from (
+            select h.denomination, h.amount from event h
+            where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now and h.denomination is not null
+            union all
+            select x.denomination, x.amount from event h
+            join event_charge x on x.account_id = h.account_id and x.event_id = h.id
+            where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now
+        ) as lapsed) as lapsed
+from unnest($1::bigint[], $2::timestamptz[]) as asked (id, now)
+join account a on a.id = asked.id
+"""
+
+
+async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> dict[int, AccountState]:
+    """The state of each account at the moment given with it; accounts that do not exist are left out.
+
+    One statement, so one snapshot: every part of a state belongs to its tick.
+    """
+    rows = await unit.fetch(_LOAD, list(asked), list(asked.values()))
+    return {row["id"]: _state(row) for row in rows}
+
+
+async def lock_accounts(unit: Unit, account_ids: Iterable[int]) -> None:
+    """Lock account rows in id order. What they own is read in the next statement, never in this one (house, Locks)."""
+    await unit.execute(
+        "select from account where id = any($1) order by id for no key update", sorted(account_ids)
+    )
+
+
+async def save(
+    unit: Unit,
+    decided: Sequence[tuple[AccountState, Sequence[Decision]]],
+    *,
+    revisions: Mapping[int, int],
+    answers: Sequence[StoredAnswer] = (),
+) -> None:
+    """Write all that was decided: per account the state it was decided on and its decisions in order.
+
+    Fails with TN001, TN002, TN003 or 23505 and nothing written (``database.translated`` gives them names). ``unit`` may
+    be a bare connection: then this is one unit by itself, in one round trip unless the batch is large.
+    """
+    rows = _Rows(decided, answers)
+    if len(rows.events) < COPY_FROM:
+        await unit.execute(_SAVE, *_revised(revisions), *rows.columns(rows.events))
+        return
+    async with unit.transaction():
+        await unit.execute(_SAVE, *_revised(revisions), *rows.columns(()))
+        await unit.copy_records_to_table("event", records=map(_copied, rows.events), columns=_EVENT_COLUMNS)
+
+
+def _revised(revisions: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    return list(revisions), list(revisions.values())
+
+
+_SAVE: Final = "select tenuto_save(" + ", ".join(f"${number}" for number in range(1, 59)) + ")"
+
+_EVENT_COLUMNS: Final = (
+    "account_id id posting fingerprint amount balance_amount balance_pending transaction_seq price_version_id"
+    " occurred_at recorded_at state tag gated type denomination quantity cost residue key key_digest metadata"
+    " expires_at finished_at parent_event_id cogs_amount reason cogs_denomination prior"
+).split()
+_QUANTITY: Final = _EVENT_COLUMNS.index("quantity")
+
+
+class _Rows:
+    """The rows of a batch, flattened once, ready to be passed as columns."""
+
+    def __init__(
+        self, decided: Sequence[tuple[AccountState, Sequence[Decision]]], answers: Sequence[StoredAnswer]
+    ) -> None:
+        self.accounts: list[tuple[int, int, int]] = []
+        self.refusing: list[int] = []
+        self.balances: list[tuple[object, ...]] = []
+        self.transactions: list[tuple[object, ...]] = []
+        self.events: list[Event] = []
+        self.answers = answers
+        self.rest: dict[str, list[dict[str, object]]] = {}
+        for before, decisions in sorted(decided, key=lambda pair: pair[0].account_id):
+            after = decisions[-1].state
+            if after.tick != before.tick:
+                self._account(before, after, decisions)
+
+    def _account(self, before: AccountState, after: AccountState, decisions: Sequence[Decision]) -> None:
+        account_id = before.account_id
+        self.accounts.append((account_id, before.tick, after.tick))
+        if after.has_refusals and not before.has_refusals:
+            self.refusing.append(account_id)
+            self.rest.setdefault("gated", [])
+        balances: dict[str, datetime] = {}
+        counters: dict[tuple[int, date], None] = {}
+        for decision in decisions:
+            for transaction in decision.transactions:
+                self.transactions.append(_transaction_row(account_id, transaction))
+            for event in decision.events:
+                self.events.append(event)
+                self._rare_event(event, before)
+            if decision.finished is not None:
+                self._finished(decision.finished)
+            for gated in decision.gated:
+                self._add("gated", _gated_row(gated))
+                self._probe(account_id, gated.event.key_digest, before)
+            for balance in decision.balances:
+                balances[balance.denomination] = decision.recorded_at
+            for slot in decision.counters:
+                counters[slot] = None
+        for denomination, at in balances.items():
+            self.balances.append(_balance_row(account_id, after.balances[denomination], at))
+        for slot in counters:
+            self._add("counters", _counter_row(account_id, slot, after.counters[slot]))
+
+    def _add(self, section: str, row: dict[str, object]) -> None:
+        self.rest.setdefault(section, []).append(row)
+
+    def _probe(self, account_id: int, digest: bytes | None, before: AccountState) -> None:
+        if before.has_refusals and digest is not None:
+            self._add("probes", {"account_id": account_id, "key_digest": digest.hex()})
+
+    def _rare_event(self, event: Event, before: AccountState) -> None:
+        self._probe(event.account_id, event.key_digest, before)
+        self._further_charges(event)
+
+    def _further_charges(self, event: Event) -> None:
+        for position, charge in enumerate(event.charges[1:], 1):
+            self._add(
+                "charges",
+                {"account_id": event.account_id, "event_id": event.id, "position": position, **charge_json(charge)},
+            )
+
+    def _finished(self, event: Event) -> None:
+        first = event.charges[0] if event.charges else None
+        self._add(
+            "finished",
+            {
+                "account_id": event.account_id,
+                "id": event.id,
+                "posting": event.posting,
+                "state": _STATE_CODE[event.state],
+                "reason": None if event.reason is None else _REASON_CODE[event.reason],
+                "quantity": event.quantity,
+                "finished_at": event.finished_at,
+                "first": _first_json(event.first),
+                **({} if first is None else charge_json(first)),
+            },
+        )
+        self._further_charges(event)
+
+    def columns(self, events: Sequence[Event]) -> list[object]:
+        """The arguments of tenuto_save after the environments, in its order."""
+        return [
+            *_transposed(self.accounts, 3),
+            self.refusing,
+            *_transposed(self.balances, 8),
+            *_transposed(self.transactions, 14),
+            *_transposed([_row(event) for event in events], 23),
+            *_transposed(self.answers, 6),
+            msgspec.json.encode(self.rest).decode() if self.rest else None,
+        ]
+
+
+def _transposed(rows: Sequence[Sequence[object]], width: int) -> Iterable[Sequence[object]]:
+    return zip(*rows, strict=True) if rows else [()] * width  # type: ignore[return-value]
+
+
+def _row(event: Event) -> tuple[object, ...]:
+    """An event as the arrays of tenuto_save take it: the usual columns, and the unusual ones as one JSON."""
+    rest: str | None = None
+    charge = event.charges[0] if event.charges else None
+    if (
+        event.expires_at is not None
+        or event.finished_at is not None
+        or event.cogs_amount is not None
+        or event.parent_event_id is not None
+        or (charge is not None and charge.prior is not None)
+    ):
+        rest = msgspec.json.encode(
+            {
+                "expires_at": event.expires_at,
+                "finished_at": event.finished_at,
+                "parent_event_id": event.parent_event_id,
+                "cogs_amount": event.cogs_amount,
+                "cogs_denomination": event.cogs_denomination,
+                "reason": None if event.reason is None else _REASON_CODE[event.reason],
+                "prior": None if charge is None else _prior_json(charge.prior),
+            }
+        ).decode()
+    return (*_usual(event, charge), rest)
+
+
+def _usual(event: Event, charge: Charge | None) -> tuple[object, ...]:
+    """The first 22 columns of an event, in the order of _EVENT_COLUMNS."""
+    if charge is None:
+        charged: tuple[object, ...] = (None, None, None, None, None)
+        denomination = cost = residue = None
+    else:
+        charged = (
+            charge.amount,
+            charge.balance_amount,
+            charge.balance_pending,
+            charge.transaction_seq,
+            charge.price_version_id,
+        )
+        denomination = charge.denomination
+        cost = f"{charge.cost.numerator}/{charge.cost.denominator}"
+        residue = f"{charge.residue.numerator}/{charge.residue.denominator}"
+    return (
+        event.account_id,
+        event.id,
+        event.posting,
+        event.fingerprint,
+        *charged,
+        event.occurred_at,
+        event.recorded_at,
+        _STATE_CODE[event.state],
+        _TAG_CODE[event.tag],
+        event.gated,
+        event.type,
+        denomination,
+        event.quantity,
+        cost,
+        residue,
+        event.key,
+        event.key_digest,
+        event.metadata,
+    )
+
+
+def _copied(event: Event) -> tuple[object, ...]:
+    """An event as COPY takes it, in the order of _EVENT_COLUMNS."""
+    charge = event.charges[0] if event.charges else None
+    usual = list(_usual(event, charge))
+    usual[_QUANTITY] = Decimal(event.quantity)
+    prior = None if charge is None else _prior_json(charge.prior)
+    return (
+        *usual,
+        event.expires_at,
+        event.finished_at,
+        event.parent_event_id,
+        event.cogs_amount,
+        None if event.reason is None else _REASON_CODE[event.reason],
+        event.cogs_denomination,
+        None if prior is None else msgspec.json.encode(prior).decode(),
+    )
+
+
+def _transaction_row(account_id: int, transaction: Transaction) -> tuple[object, ...]:
+    return (
+        account_id,
+        transaction.denomination,
+        transaction.seq,
+        transaction.id,
+        transaction.amount,
+        transaction.starting_balance,
+        transaction.first_event_id,
+        transaction.recorded_at,
+        transaction.event_count,
+        transaction.type,
+        transaction.description,
+        None if transaction.unit_cost is None else fraction_text(transaction.unit_cost),
+        None if transaction.max_value_billing_amount is None else fraction_text(transaction.max_value_billing_amount),
+        transaction.max_value_billing_previous_id,
+    )
+
+
+def _balance_row(account_id: int, balance: Balance, at: datetime) -> tuple[object, ...]:
+    return (
+        account_id,
+        balance.denomination,
+        balance.amount,
+        balance.pending + balance.lapsed,
+        balance.seq,
+        str(balance.residue.numerator),
+        str(balance.residue.denominator),
+        at,
+    )
+
+
+def _counter_row(account_id: int, slot: tuple[int, date], counter: Counter) -> dict[str, object]:
+    return {
+        "account_id": account_id,
+        "price_id": slot[0],
+        "month": slot[1],
+        "units": fraction_text(counter.units),
+        "billed": fraction_text(counter.billed),
+        "maximum_transaction_id": counter.maximum_transaction_id,
+    }
+
+
+def _gated_row(gated: GatedEvent) -> dict[str, object]:
+    event = gated.event
+    return {
+        "account_id": gated.account_id,
+        "id": gated.id,
+        "fingerprint": event.fingerprint,
+        "occurred_at": gated.occurred_at,
+        "recorded_at": gated.recorded_at,
+        "tag": _TAG_CODE[event.tag],
+        "type": event.type,
+        "quantity": event.quantity_text,
+        "state": _STATE_CODE[event.state],
+        "key": event.key,
+        "key_digest": None if event.key_digest is None else event.key_digest.hex(),
+        "code": gated.code,
+        "details": gated.details,
+        "metadata": None if event.metadata is None else msgspec.Raw(event.metadata.encode()),
+        "request_id": gated.request_id,
+    }
+
+
+def _prior_json(prior: Prior | None) -> dict[str, object] | None:
+    if prior is None:
+        return None
+    return {
+        "month": prior.month,
+        "units": fraction_text(prior.units),
+        "billed": fraction_text(prior.billed),
+        "counted": fraction_text(prior.counted),
+    }
+
+
+def charge_json(charge: Charge) -> dict[str, object]:
+    """A charge in the columns of the database."""
+    return {
+        "denomination": charge.denomination,
+        "amount": charge.amount,
+        "balance_amount": charge.balance_amount,
+        "balance_pending": charge.balance_pending,
+        "transaction_seq": charge.transaction_seq,
+        "price_version_id": charge.price_version_id,
+        "cost": fraction_text(charge.cost),
+        "residue": fraction_text(charge.residue),
+        "prior": _prior_json(charge.prior),
+    }
+
+
+def _first_json(first: Event | None) -> dict[str, object] | None:
+    """What finishing an event changes, as it was before."""
+    if first is None:
+        return None
+    return {
+        "posting": first.posting,
+        "state": _STATE_CODE[first.state],
+        "quantity": first.quantity,
+        "charges": [
+            {**charge_json(charge), "transaction_id": charge.transaction_id} for charge in first.charges
+        ],
+    }
+
+
+def _state(row: Record) -> AccountState:
+    lapsed: dict[str, int] = {}
+    for denomination, amount in decoded(row["lapsed"]):
+        lapsed[denomination] = lapsed.get(denomination, 0) + amount
+    balances = {
+        denomination: Balance(
+            denomination,
+            amount,
+            pending - lapsed.get(denomination, 0),
+            lapsed.get(denomination, 0),
+            Exact(int(numerator), int(denominator)),
+            seq,
+            credit_limit,
+        )
+        for denomination, amount, pending, seq, numerator, denominator, credit_limit in decoded(row["balances"])
+    }
+    counters = {
+        (price_id, date.fromisoformat(month)): Counter(parse_fraction(units), parse_fraction(billed), maximum)
+        for price_id, month, units, billed, maximum in decoded(row["counters"])
+    }
+    return AccountState(
+        row["id"],
+        row["environment_id"],
+        row["tick"],
+        row["credit_limit"],
+        row["has_refusals"],
+        balances,
+        counters,
+        row["expires_at"],
+    )
+
+
+async def save_balance(
+    unit: Unit, account_id: int, tick: int, balance: Balance, transaction: Transaction | None, now: datetime
+) -> None:
+    """Write one balance of an account that this unit has locked, with the transaction that moved it, if one did."""
+    await unit.execute("update account set tick = $2 where id = $1", account_id, tick)
+    await unit.execute(
+        "insert into balance (account_id, denomination, amount, pending, seq, residue_num, residue_den, created_at,"
+        " updated_at, credit_limit) values ($1, $2, $3, $4, $5, $6::text::numeric, $7::text::numeric, $8, $8, $9)"
+        " on conflict (account_id, denomination) do update set amount = excluded.amount, pending = excluded.pending,"
+        " seq = excluded.seq, credit_limit = excluded.credit_limit, updated_at = excluded.updated_at",
+        *_balance_row(account_id, balance, now),
+        balance.credit_limit,
+    )
+    if transaction is not None:
+        await unit.execute(
+            "insert into transaction (account_id, denomination, seq, id, amount, starting_balance, ending_balance,"
+            " recorded_at, event_count, book, type, description) values ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11)",
+            account_id,
+            transaction.denomination,
+            transaction.seq,
+            transaction.id,
+            transaction.amount,
+            transaction.starting_balance,
+            transaction.ending_balance,
+            transaction.recorded_at,
+            transaction.book,
+            transaction.type,
+            transaction.description,
+        )
+
+
+async def find_answers(
+    unit: Reader, asked: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], StoredAnswer]:
+    """Stored answers by (environment id, idempotency key)."""
+    rows = await unit.fetch(
+        "select s.environment_id, s.key, s.fingerprint, s.status, s.body, s.created_at from stored_answer s"
+        " join unnest($1::integer[], $2::text[]) as asked (environment_id, key)"
+        " on asked.environment_id = s.environment_id and asked.key = s.key",
+        [environment_id for environment_id, _ in asked],
+        [key for _, key in asked],
+    )
+    return {(row["environment_id"], row["key"]): StoredAnswer(*row) for row in rows}
+
+
+async def claim_answer(unit: Unit, environment_id: int, key: str, fingerprint: bytes, now: datetime) -> bool:
+    """Take an idempotency key inside a unit; False if it is taken. Waits for a unit that is taking the same one."""
+    return (
+        await unit.fetchval(
+            "insert into stored_answer (environment_id, key, fingerprint, created_at) values ($1, $2, $3, $4)"
+            " on conflict (environment_id, key) do nothing returning 1",
+            environment_id,
+            key,
+            fingerprint,
+            now,
+        )
+        is not None
+    )
+
+
+async def store_answer(unit: Unit, environment_id: int, key: str, status: int, body: bytes) -> None:
+    """Keep the answer under a key claimed in the same unit."""
+    await unit.execute(
+        "update stored_answer set status = $3, body = $4 where environment_id = $1 and key = $2",
+        environment_id,
+        key,
+        status,
+        body,
+    )
+
+
+async def forget_answers(unit: Unit, before: datetime, limit: int) -> int:
+    """Delete stored answers made before a moment; how many."""
+    done: str = await unit.execute(
+        "delete from stored_answer where (environment_id, key) in"
+        " (select environment_id, key from stored_answer where created_at < $1 limit $2)",
+        before,
+        limit,
+    )
+    return int(done.rpartition(" ")[2])

@@ -1,0 +1,99 @@
+"""The clockwork: a table of sweeps and the loop that runs them.
+
+There is no queue. What must happen later is a row with a due time in the table it concerns; a sweep looks for due rows
+and does them through the same verbs, lanes and locks as a customer's request. A sweep is ``(engine, now, limit) ->
+count``, idempotent, and safe with none, one or five clockworks alive. What is due is also honoured on read, so a late
+sweep changes no answer. Sources: design 7, house (The clockwork without a queue).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+
+from tenuto import metrics
+from tenuto.engine import DatabaseClock, Engine
+from tenuto.lanes import Lost, Overloaded
+from tenuto.service.accounts import note_keys_used
+from tenuto.service.idempotency import forget_answers
+from tenuto.service.usage import release_expired
+from tenuto.store.database import Unavailable
+
+LIMIT: Final = 500
+"""Due rows one pass takes."""
+
+_log = structlog.get_logger()
+
+
+class SweepFunction(Protocol):
+    """One pass over what is due at ``now``, at most ``limit`` of it; how much was done."""
+
+    async def __call__(self, engine: Engine, *, now: datetime, limit: int) -> int: ...
+
+
+class Sweep(NamedTuple):
+    """A sweep and how often it is run, in seconds, when nothing is due."""
+
+    name: str
+    run: SweepFunction
+    interval_seconds: float
+
+
+SWEEPS: Final = (
+    Sweep("release_expired", release_expired, 5.0),
+    Sweep("note_keys_used", note_keys_used, 30.0),
+    Sweep("forget_answers", forget_answers, 600.0),
+)
+
+
+class Clockwork:
+    """Runs sweeps in one process until it is stopped."""
+
+    def __init__(self, engine: Engine, sweeps: Sequence[Sweep] = SWEEPS) -> None:
+        self._engine, self._sweeps = engine, sweeps
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin; every sweep has a loop of its own, so that a slow one delays no other."""
+        self._tasks = [asyncio.create_task(self._loop(sweep)) for sweep in self._sweeps]
+        if isinstance(self._engine.clock, DatabaseClock):
+            self._tasks.append(asyncio.create_task(self._keep_time(self._engine.clock)))
+
+    async def stop(self) -> None:
+        """Let the passes under way end."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _loop(self, sweep: Sweep) -> None:
+        while not self._stopping.is_set():
+            done = 0
+            try:
+                done = await sweep.run(self._engine, now=self._engine.now(), limit=LIMIT)
+            except (Unavailable, Lost, Overloaded) as error:
+                _log.warning(sweep.name, outcome="the database does not answer, or is busy", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - a sweep that fails is tried again; the clockwork goes on
+                _log.error(sweep.name, outcome="failed", exc_info=error)
+            if done:
+                metrics.SWEPT.labels(sweep.name).inc(done)
+                _log.info(sweep.name, done=done)
+            if done < LIMIT:
+                await self._pause(sweep.interval_seconds)
+
+    async def _keep_time(self, clock: DatabaseClock) -> None:
+        while not self._stopping.is_set():
+            await self._pause(10.0)
+            try:
+                await clock.look()
+            except Unavailable:
+                continue
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return

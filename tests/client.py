@@ -1,0 +1,118 @@
+"""A small HTTP client that speaks the domain: companies, accounts, prices, events."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+
+class Reply(NamedTuple):
+    """A status, the decoded body, the headers in lower case, and the bytes as they came."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+    raw: bytes
+
+    @property
+    def data(self) -> Any:
+        return self.body["data"]
+
+    @property
+    def code(self) -> str:
+        return str(self.body["error"]["code"])
+
+    @property
+    def details(self) -> Any:
+        return self.body["error"].get("details", {})
+
+    @property
+    def is_replay(self) -> bool:
+        return self.headers.get("idempotent-replayed") == "true"
+
+
+class Client:
+    """One keep-alive connection to the service."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self._connection = http.client.HTTPConnection(host, port, timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def call(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """One request; ``body`` is sent as it is when it is bytes, else as JSON."""
+        sent: dict[str, str] = dict(headers or {})
+        payload: bytes | None = None
+        if body is not None:
+            payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+            sent.setdefault("content-type", "application/json")
+        self._connection.request(method, path, payload, sent)
+        answer = self._connection.getresponse()
+        raw = answer.read()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        decoded = json.loads(raw) if "json" in found.get("content-type", "") and raw else None
+        return Reply(answer.status, decoded, found, raw)
+
+
+class Company:
+    """A company with a key, and what its engineers would do with it."""
+
+    def __init__(self, client: Client, id: str, key: str) -> None:
+        self.client, self.id, self.key = client, id, key
+
+    @classmethod
+    def open(cls, client: Client, name: str = "Acme") -> Company:
+        body = {"name": name, "email": "owner@example.com", "password": "correct horse battery"}
+        reply = client.call("POST", "/v1/companies", body)
+        assert reply.status == 200, reply
+        return cls(client, reply.data["id"], reply.data["api_key"])
+
+    def call(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """A request with the company's key; ``{company}`` in the path is its id."""
+        basic = base64.b64encode(f"{self.id}:{self.key}".encode()).decode()
+        return self.client.call(
+            method, path.replace("{company}", self.id), body, {"authorization": f"Basic {basic}", **(headers or {})}
+        )
+
+    def account(self, **balances: int) -> str:
+        """A new account's id, with balances of the given amounts."""
+        reply = self.call("POST", "/v1/companies/{company}/accounts", {"name": "Ada", "email": "ada@example.com"})
+        assert reply.status == 200, reply
+        account_id = str(reply.data["id"])
+        for denomination, amount in balances.items():
+            opened = self.call("POST", f"/v1/accounts/{account_id}/balance/{denomination}", {"amount": amount})
+            assert opened.status == 200, opened
+        return account_id
+
+    def price(self, type: str, denomination: str, amount: str | None = None, **terms: object) -> str:
+        """A new event price's id."""
+        body = {"type": type, "denomination": denomination, **terms}
+        if amount is not None:
+            body["amount"] = amount
+        reply = self.call("POST", "/v1/companies/{company}/event_prices", body)
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
+    def send(self, account_id: str, *events: Mapping[str, object], **event: object) -> Reply:
+        """One event by its fields, or a list of events."""
+        return self.call("POST", f"/v1/accounts/{account_id}/events", event if event else list(events))
+
+    def balance(self, account_id: str, denomination: str) -> Any:
+        reply = self.call("GET", f"/v1/accounts/{account_id}/balance/{denomination}")
+        assert reply.status == 200, reply
+        return reply.data

@@ -1,0 +1,129 @@
+"""What the tests stand on: one real PostgreSQL for the session, one running service, a fresh company per test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tenuto.engine import Engine, Settings
+from tenuto.postgres import EmbeddedPostgres
+from tenuto.server import Server, wait_until_ready
+from tenuto.service.usage import open_lanes
+from tenuto.store.database import Database, migrate
+from tests.client import Client, Company
+
+EPOCH = datetime(2030, 1, 15, 12, tzinfo=UTC)
+
+
+class MadeUpClock:
+    """A clock that stands still until it is told otherwise."""
+
+    def __init__(self, at: datetime = EPOCH) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        return self.at
+
+    def forward(self, **by: float) -> None:
+        self.at += timedelta(**by)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The PostgreSQL of the session; TENUTO_TEST_BINDIR names the folder of another version's binaries."""
+    bindir = os.environ.get("TENUTO_TEST_BINDIR")
+    data = tmp_path_factory.mktemp("postgres")
+    with EmbeddedPostgres.start(data, bindir=Path(bindir) if bindir else None) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres) -> Callable[[str], str]:
+    """Makes an empty database by name and returns its DSN."""
+
+    def make(name: str) -> str:
+        async def create() -> None:
+            connection = await asyncpg.connect(postgres.dsn)
+            try:
+                await connection.execute(f'drop database if exists "{name}" with (force)')
+                await connection.execute(f'create database "{name}"')
+            finally:
+                await connection.close()
+
+        _run(create)
+        return _on(postgres.dsn, name)
+
+    return make
+
+
+def _on(dsn: str, name: str) -> str:
+    before, _, query = dsn.partition("?")
+    return f"{before.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+
+
+def _run(work: Callable[[], object]) -> None:
+    """Run a coroutine function on a loop of its own, away from the loop of the tests."""
+    import asyncio
+    import threading
+
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            asyncio.run(work())  # type: ignore[arg-type]
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+@pytest.fixture(scope="session")
+def service(new_database: Callable[[str], str]) -> Iterator[Server]:
+    """A running service: real processes, a real socket, a database of its own."""
+    settings = Settings(port=0, database=new_database("service"), registration="open", log_level="warning")
+    server = Server(settings)
+    server.start()
+    try:
+        assert wait_until_ready(*server.address, seconds=30)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def client(service: Server) -> Iterator[Client]:
+    """An HTTP client of nobody in particular."""
+    with Client(*service.address) as found:
+        yield found
+
+
+@pytest.fixture
+def company(client: Client) -> Company:
+    """A fresh company in test mode, with its key."""
+    return Company.open(client)
+
+
+@pytest.fixture
+def clock() -> MadeUpClock:
+    return MadeUpClock()
+
+
+@pytest.fixture
+async def engine(new_database: Callable[[str], str], clock: MadeUpClock) -> AsyncIterator[Engine]:
+    """An engine in the test's own process on a fresh database, its lanes running, its clock made up."""
+    dsn = new_database("engine")
+    await migrate(dsn)
+    found = Engine(Settings(database=dsn, lanes=2), await Database.connect(dsn), clock)
+    found.lanes = open_lanes(found)
+    found.lanes.start()
+    yield found
+    await found.close()
