@@ -48,12 +48,15 @@ class Settings:
 SECRET_SETTINGS: Final = frozenset({"operator_token", "database"})
 
 
-def read_settings(environ: Mapping[str, str] | None = None, **flags: object) -> tuple[Settings, dict[str, str]]:
+def read_settings(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, str]]:
     """The settings and, per name, where each came from: ``flag``, ``environment`` or ``default``.
 
     Raises ValueError naming the variable whose value does not fit.
     """
     environ = os.environ if environ is None else environ
+    flags = flags or {}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for item in fields(Settings):

@@ -18,8 +18,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
-RequestIn = TypeVar("RequestIn", contravariant=True)
-AnswerOut = TypeVar("AnswerOut", covariant=True)
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
 
 TRIES_MAX: Final = 8
 """How often a batch may prove stale before its requests are told to come again later."""
@@ -37,10 +37,10 @@ class Lost(Exception):
     """The lane's footing is gone (its connection): halving helps nobody, every request of the batch fails alike."""
 
 
-class Work(Protocol[RequestIn, AnswerOut]):
+class Work(Protocol[Request_contra, Answer_co]):
     """What a lane does with a batch. ``again`` counts the times that this batch has proved stale."""
 
-    async def turn(self, requests: Sequence[RequestIn], *, again: int) -> Sequence[AnswerOut | BaseException]:
+    async def turn(self, requests: Sequence[Request_contra], *, again: int) -> Sequence[Answer_co | BaseException]:
         """Load, decide, save: an answer for each request, in order; an exception as an answer fails that one only.
 
         Raises Again, Lost, or whatever is wrong with the batch.

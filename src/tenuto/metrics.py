@@ -6,9 +6,12 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-EVENTS: Final = Counter("tenuto_events", "Events decided, by outcome.", ["outcome"])
+REQUESTS: Final = Counter("tenuto_usage_requests", "Requests about usage that a lane answered.")
+REFUSED: Final = Counter("tenuto_usage_refused", "Requests about usage that the gate refused with 402.")
 BATCH_EVENTS: Final = Histogram(
-    "tenuto_lane_batch_events", "Events a lane saved together.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 4000)
+    "tenuto_lane_batch_events",
+    "Events a lane saved together.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 4000),
 )
 BATCH_SECONDS: Final = Histogram(
     "tenuto_lane_batch_seconds",

@@ -1,8 +1,8 @@
 """The processes of ``tenuto serve``: one parent, and workers that answer.
 
-The parent holds the listening socket and, by default, the embedded PostgreSQL; it imports no web framework, so it starts
-at once. A worker that dies is started again; the socket stays open meanwhile, so its clients wait instead of being
-refused. When the parent ends, for whatever reason, workers and database end with it.
+The parent holds the listening socket and, by default, the embedded PostgreSQL; it imports no web framework, so it
+starts at once. A worker that dies is started again; the socket stays open meanwhile, so its clients wait instead of
+being refused. When the parent ends, for whatever reason, workers and database end with it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tenuto.engine import Settings
 
 STOP_SECONDS: Final = 10.0
 RESTART_SECONDS: Final = 0.2
+STEADY_SECONDS: Final = 10.0
 _WORKER: Final = "TENUTO_WORKER_SOCKET"
 
 
@@ -58,6 +59,8 @@ class Workers:
             _WORKER: str(listener.fileno()),
         }
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._start_after = 0.0
+        self._pause = RESTART_SECONDS
         self._is_stopping = False
 
     def start(self) -> None:
@@ -80,10 +83,15 @@ class Workers:
 
     def tend(self, on_restart: Callable[[int], None]) -> None:
         """Start again whoever died; called every moment or two."""
+        now = time.monotonic()
         for index, process in enumerate(self._processes):
-            if process.poll() is not None and not self._is_stopping:
-                on_restart(process.returncode)
-                self._processes[index] = self._spawn()
+            if process.poll() is None or self._is_stopping or now < self._start_after:
+                continue
+            on_restart(process.returncode)
+            # One that dies again at once is given more time each round, so that a broken start does not spin.
+            self._pause = RESTART_SECONDS if now > self._start_after + STEADY_SECONDS else min(5.0, self._pause * 2)
+            self._start_after = now + self._pause
+            self._processes[index] = self._spawn()
 
     def stop(self) -> None:
         """Ask the workers to finish what they do, and end those that do not."""
@@ -160,7 +168,7 @@ def run_worker() -> None:
             await engine.close()
 
     config = uvicorn.Config(
-        Application(open_engine, close),  # type: ignore[arg-type]  # Litestar's and uvicorn's words for ASGI differ
+        Application(open_engine, close),
         loop="uvloop",
         http="httptools",
         lifespan="on",

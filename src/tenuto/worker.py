@@ -32,7 +32,9 @@ _log = structlog.get_logger()
 class SweepFunction(Protocol):
     """One pass over what is due at ``now``, at most ``limit`` of it; how much was done."""
 
-    async def __call__(self, engine: Engine, *, now: datetime, limit: int) -> int: ...
+    async def __call__(self, engine: Engine, *, now: datetime, limit: int) -> int:
+        """How much was done."""
+        ...
 
 
 class Sweep(NamedTuple):

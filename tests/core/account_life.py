@@ -183,7 +183,11 @@ class Life:
 
     def finish(self, event_id: int, settlement: Settlement) -> Decision:
         held = self.events[event_id]
-        return self._save(finish_event(self.state, held, settlement, terms=self.terms, now=self.now, tick=self._tick()))
+        decision = finish_event(self.state, held, settlement, terms=self.terms, now=self.now, tick=self._tick())
+        self._save(decision)
+        for before, after in zip(held.charges, self.events[event_id].charges, strict=True):
+            assert settlement.state == "cancelled" or fraction(after.cost) <= before.amount, "no more than was held"
+        return decision
 
     def void(self, event_id: int) -> Decision:
         return self._save(

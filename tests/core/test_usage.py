@@ -58,6 +58,11 @@ GATE = {
         PING gated                        -> 402 insufficient_balance credits: -3 available, 0 required, 3 short
         PING                              -> credits -3
     """,
+    "a fraction owed at the floor does not refuse a free event": """
+        price PING 0 in USD
+        balance USD 0 residue 2/5
+        PING gated                        -> USD 0 + 2/5
+    """,
     "a free event is judged against the floor that the credit limit sets": """
         price CHAT 3 in USD
         price PING 0 in USD

@@ -12,6 +12,7 @@ import msgspec
 
 from tenuto.core.identifiers import spell
 from tenuto.core.ledger import Transaction
+from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer
 from tenuto.service import accounts as service
@@ -132,9 +133,7 @@ async def open_company(call: Call) -> Answer:
     password_hash = await service.hash_password(given.password)
 
     async def verb(unit: Unit) -> service.CompanyOpened:
-        return await service.open_company(
-            call.engine, unit, name=name, email=address, password_hash=password_hash
-        )
+        return await service.open_company(call.engine, unit, name=name, email=address, password_hash=password_hash)
 
     def render(opened: service.CompanyOpened) -> bytes:
         return shapes.wrapped(
@@ -328,9 +327,7 @@ async def open_account(call: Call) -> Answer:
         "name": bodies.text(given.name, "name", NAME_MAX),
         "email": email(given.email, "email"),
         "metadata": bodies.metadata(given.metadata, "metadata"),
-        "stripe_id": None
-        if given.stripe_id is None
-        else bodies.token(given.stripe_id, "stripe_id", STRIPE_ID_MAX),
+        "stripe_id": None if given.stripe_id is None else bodies.token(given.stripe_id, "stripe_id", STRIPE_ID_MAX),
         "credit_limit": None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit"),
     }
 
@@ -395,7 +392,7 @@ async def open_balance(call: Call) -> Answer:
     """A balance in a denomination of the company's choice."""
     account_id, denomination = call.id("a", "account_id"), call.denomination()
     given = call.decoded(BalanceIn) if call.body else BalanceIn()
-    amount = bodies.whole(given.amount, "amount", least=-bodies.AMOUNT_MAX)
+    amount = bodies.whole(given.amount, "amount", least=-AMOUNT_MAX)
     limit = None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit")
 
     async def verb(unit: Unit) -> records.BalanceRow:
@@ -429,7 +426,7 @@ async def adjust_balance(call: Call) -> Answer:
     """Put units on a balance, or take them off, without payment."""
     account_id, denomination = call.id("a", "account_id"), call.denomination()
     given = call.decoded(AdjustmentIn)
-    amount = bodies.whole(given.amount, "amount", least=-bodies.AMOUNT_MAX)
+    amount = bodies.whole(given.amount, "amount", least=-AMOUNT_MAX)
     if amount == 0:
         raise invalid("amount", "is above or below zero.")
     reason = f"adjustment with key {spell('k', call.caller.key.id)}"
@@ -444,9 +441,7 @@ async def adjust_balance(call: Call) -> Answer:
         assert found is not None
         return made, found.name
 
-    return await call.once(
-        verb, lambda made: shapes.wrapped(shapes.made_transaction(made[0], account_id, made[1]))
-    )
+    return await call.once(verb, lambda made: shapes.wrapped(shapes.made_transaction(made[0], account_id, made[1])))
 
 
 _ACCOUNT_EXAMPLE: Final = {"name": "Ada", "email": "ada@example.com", "metadata": {"organization_id": 500}}

@@ -18,9 +18,10 @@ import structlog
 import uuid_utils
 from litestar import HttpMethod, Litestar, Request, Response
 from litestar import route as litestar_route
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Scope, Send
 
 from tenuto.core.outcomes import REFUSALS, Kind, Refusal, invalid
 from tenuto.engine import Answer, Engine
@@ -75,7 +76,7 @@ class Reply(NamedTuple):
 
 
 async def perform(
-    engine: Engine, callers: Callers, route: Route, params: Mapping[str, str], scope: Scope, receive: Receive
+    engine: Engine, callers: Callers, route: Route, params: Mapping[str, str], scope: HTTPScope, receive: Receive
 ) -> Reply:
     """One request, from its headers to its reply. Never raises but for cancellation."""
     headers = dict(scope["headers"])
@@ -91,10 +92,10 @@ async def perform(
         _log.info(
             route.serve.__name__, status=answer.status, request_id=request_id, ms=_milliseconds(started), **params
         )
-    extra = ((b"x-request-id", request_id.encode()),)
+    shown = [*_PRIVATE, (b"x-request-id", request_id.encode())]
     if answer.is_replay:
-        extra = (*extra, (b"idempotent-replayed", b"true"))
-    return Reply(answer.status, (*_PRIVATE, *extra), answer.body)
+        shown.append((b"idempotent-replayed", b"true"))
+    return Reply(answer.status, shown, answer.body)
 
 
 async def _judged(
@@ -103,7 +104,7 @@ async def _judged(
     route: Route,
     params: Mapping[str, str],
     headers: Mapping[bytes, bytes],
-    scope: Scope,
+    scope: HTTPScope,
     receive: Receive,
     request_id: str,
 ) -> Answer:
@@ -119,7 +120,7 @@ async def _judged(
             caller = await callers.proven(header)
         if route.scope is not None:
             caller.needs(route.scope)
-    body = await _body(receive, headers) if scope["method"] != "GET" else b""
+    body = b"" if route.method == "GET" else await _body(receive)
     if route.body is not None and (body or route.serve is not accounts.open_balance):
         _refuse_media(headers, route)
     query = _query(scope["query_string"], route) if scope["query_string"] else {}
@@ -167,15 +168,15 @@ def _refuse_media(headers: Mapping[bytes, bytes], route: Route) -> None:
     raise Refusal("unsupported_media_type")
 
 
-async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+async def _body(receive: Receive) -> bytes:
     """The body, read no further than its bound, and not for longer than a slow but honest client needs."""
-    message = await receive()
+    message: Mapping[str, Any] = await receive()
     if not message.get("more_body"):
         body: bytes = message.get("body", b"")
         if len(body) > BODY_MAX:
             raise Refusal("body_too_large")
         return body
-    chunks = [message["body"]]  # type: ignore[typeddict-item]
+    chunks = [message["body"]]
     size = len(chunks[0])
     async with asyncio.timeout(BODY_SECONDS):
         while message.get("more_body"):
@@ -288,7 +289,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._litestar(scope, receive, send)
             return
         path = scope["path"]
@@ -296,7 +297,7 @@ class Application:
             path = path[3:]
         if len(path) > 1 and path.endswith("/"):
             path = path[:-1]
-        hot = self._hot(scope["method"], path)
+        hot = self._hot(str(scope["method"]), path)
         if hot is None:
             scope["path"] = path
             scope["raw_path"] = path.encode()

@@ -102,6 +102,8 @@ def _credentials(header: bytes) -> tuple[str | None, str]:
                 company, colon, secret = base64.b64decode(rest.strip(), validate=True).decode("ascii").partition(":")
                 if colon and company:
                     return company, secret
+            case _:
+                pass
     except (binascii.Error, ValueError):
         pass
     raise Refusal("invalid_credentials")

@@ -65,7 +65,7 @@ def parse(body: bytes) -> Any:
     return tree
 
 
-def _survey(value: Any, depth: int, *, has_escapes: bool) -> tuple[int, int]:
+def _survey(value: Any, depth: int, *, has_escapes: bool) -> tuple[int, int]:  # noqa: C901 - flat, since it walks every body
     """How many object members a value holds, and how many colons its texts do; refuses depth and NUL on the way."""
     if isinstance(value, str):
         if has_escapes and "\0" in value:
@@ -119,7 +119,7 @@ def _without_library(error: Exception) -> str:
 
 
 def _refuse_field(message: str) -> NoReturn:
-    """msgspec's complaint in our words: a code, the path, and what the field takes."""
+    """A complaint of msgspec in our words: a code, the path, and what the field takes."""
     at = _AT.search(message)
     path = at["path"].removeprefix("$").removeprefix(".") if at else ""
     said = message[: at.start()] if at else message
@@ -191,7 +191,7 @@ def decimal(raw: msgspec.Raw, path: str) -> str | None:
         return None
     unquoted = spelled[1:-1] if spelled.startswith('"') else spelled
     if not _DECIMAL.fullmatch(unquoted):
-        raise invalid(path, "takes a decimal string such as \"0.15\": digits, a point, at most 12 decimals, no sign.")
+        raise invalid(path, 'takes a decimal string such as "0.15": digits, a point, at most 12 decimals, no sign.')
     whole(int(unquoted.partition(".")[0]), path)
     return unquoted
 
@@ -231,4 +231,6 @@ def seconds(value: int, path: str, most: timedelta) -> int:
 
 def spelled(at: datetime | None) -> str | None:
     """An instant in the spelling of the contract (6.1, 26): ``2024-02-20 05:46:11.769107+00``."""
-    return None if at is None else at.astimezone(UTC).isoformat(" ", "microseconds")[:-3]
+    if at is None:
+        return None
+    return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(" ", "microseconds")[:-3]

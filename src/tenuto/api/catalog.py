@@ -88,9 +88,7 @@ def _tiers(tiers: Sequence[TierIn]) -> list[dict[str, object]]:
         raise invalid("tiers", f"at most {TIERS_MAX} tiers.")
     return [
         {
-            "up_to": None
-            if tier.up_to is None
-            else bodies.whole(tier.up_to, f"tiers[{index}].up_to", least=1),
+            "up_to": None if tier.up_to is None else bodies.whole(tier.up_to, f"tiers[{index}].up_to", least=1),
             "amount": bodies.decimal(tier.amount, f"tiers[{index}].amount"),
             "per": bodies.whole(tier.per, f"tiers[{index}].per", least=1, most=PER_MAX),
         }

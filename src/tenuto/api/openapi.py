@@ -208,5 +208,3 @@ def _errors(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
         }
         for status, found in sorted(grouped.items())
     }
-
-

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from tenuto.core.identifiers import read_of_account
-from tenuto.core.money import Exact, exact, fraction_text, minus, plus
+from tenuto.core.money import Exact, exact, exact_text, fraction_text, minus, plus
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.rating import EMPTY, Counter, rate
 from tenuto.core.usage import EVENTS_MAX, Charge, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
@@ -17,7 +17,6 @@ from tenuto.engine import Answer
 from tenuto.lanes import Overloaded
 from tenuto.service.usage import Ending, UsageRequest
 from tenuto.store import catalog, records
-from tenuto.store.accounts import Environment
 from tenuto.store.database import Reader
 
 from . import body as bodies
@@ -168,9 +167,7 @@ def _of_data(envelope: CloudEvent, tree: Any, path: str) -> tuple[EventIn, Any]:
 def _placed(events: Sequence[EventIn], trees: Sequence[Any], *, is_list: bool) -> list[tuple[EventIn, Any, str]]:
     if not is_list:
         return [(events[0], trees[0], "")]
-    return [
-        (event, tree, f"events[{index}].") for index, (event, tree) in enumerate(zip(events, trees, strict=True))
-    ]
+    return [(event, tree, f"events[{index}].") for index, (event, tree) in enumerate(zip(events, trees, strict=True))]
 
 
 def read_event(event: EventIn, tree: Any, account_id: int, path: str) -> UsageEvent:
@@ -265,19 +262,15 @@ def _parent(parent: str | None, account_id: int, path: str) -> int | None:
     return found[1]
 
 
-def _renderer(*, is_list: bool, dry_run: bool) -> Callable[[Decision, Environment], Answer]:
+def _renderer(*, is_list: bool, dry_run: bool) -> Callable[[Decision], Answer]:
     """How a decision about events becomes an answer: accepted, or refused by the gate."""
 
-    def render(decision: Decision, environment: Environment) -> Answer:
-        refused = [
-            (index, answer) for index, answer in enumerate(decision.answers) if isinstance(answer, GatedEvent)
-        ]
+    def render(decision: Decision) -> Answer:
+        refused = [(index, answer) for index, answer in enumerate(decision.answers) if isinstance(answer, GatedEvent)]
         if refused:
             return Answer(402, refusal_body(refused, is_list=is_list), decision.is_replay)
         writer = shapes.EventWriter()
-        events = [
-            writer.event(answer, dry_run=dry_run) for answer in decision.answers if isinstance(answer, Event)
-        ]
+        events = [writer.event(answer, dry_run=dry_run) for answer in decision.answers if isinstance(answer, Event)]
         data = b'{"data":' + shapes.encode(events if is_list else events[0])
         return Answer(200, data + b',"events_submitted":%d}' % len(events), decision.is_replay)
 
@@ -287,7 +280,8 @@ def _renderer(*, is_list: bool, dry_run: bool) -> Callable[[Decision, Environmen
 def refusal_body(refused: Sequence[tuple[int, GatedEvent]], *, is_list: bool) -> bytes:
     """The body of a 402: the first refusal, and for a list which events were refused and why."""
     _, first = refused[0]
-    refusal = Refusal(first.code, **first.details)
+    refusal = Refusal(first.code)
+    refusal.details.update(first.details)
     if is_list:
         refusal.details["refused"] = [
             {"index": index, "key": gated.event.key, "code": gated.code, **gated.details} for index, gated in refused
@@ -312,7 +306,7 @@ def error_body(refusal: Refusal, request_id: str) -> bytes:
     return shapes.encode({"error": error})
 
 
-def _render_ended(decision: Decision, environment: Environment) -> Answer:
+def _render_ended(decision: Decision) -> Answer:
     ended = decision.answers[0]
     assert isinstance(ended, Event)
     return Answer(200, shapes.wrapped(shapes.EventWriter().event(ended)))
@@ -391,9 +385,10 @@ async def list_company_events(call: Call) -> Answer:
     filters = call.filters()
     whose = call.whose(None)
     if "account_id" in filters:
-        whose = whose._replace(account_id=int(str(filters["account_id"])))
+        account_id = int(str(filters["account_id"]))
+        whose = whose._replace(account_id=account_id)
         async with call.engine.database.reading() as reader:
-            if not await records.owns_account(reader, call.environment.id, whose.account_id):
+            if not await records.owns_account(reader, call.environment.id, account_id):
                 return Answer(200, shapes.listed([], None))
     return await _events(call, whose)
 
@@ -440,7 +435,9 @@ async def _transactions(call: Call, whose: records.Whose) -> Answer:
     return page_of(call, found, lambda row: (row["id"], row["account_id"]), shapes.transaction)
 
 
-def page_of(call: Call, found: Sequence[Any], position: Callable[[Any], tuple[int, ...]], shape: Callable[[Any], Any]) -> Answer:
+def page_of(
+    call: Call, found: Sequence[Any], position: Callable[[Any], tuple[int, ...]], shape: Callable[[Any], Any]
+) -> Answer:
     """A page of a list: one row more than the limit was read to know whether there are more."""
     limit = call.limit()
     rows = found[:limit]
@@ -514,7 +511,11 @@ async def _explained(
     price = None
     if version is not None:
         row = await catalog.read_version(reader, call.environment.id, version.id)
-        price = None if row is None else shapes.price_shape(row, version.price_id, version.number, catalog.terms_of_row(row))
+        price = (
+            None
+            if row is None
+            else shapes.price_shape(row, version.price_id, version.number, catalog.terms_of_row(row))
+        )
     transaction = None
     if charge.transaction_seq is not None:
         row = await records.read_transaction(reader, event.account_id, charge.denomination, charge.transaction_seq)
@@ -538,7 +539,7 @@ async def _explained(
             lines.append(shapes.line("override", _ONE, charge.cost, minus(charge.cost, rated.cost)))
     return shapes.ChargeExplainedOut(
         denomination=charge.denomination,
-        exact=shapes.exact_text(charge.cost),
+        exact=exact_text(charge.cost),
         lines=lines,
         residue_before=before,
         residue_after=after,

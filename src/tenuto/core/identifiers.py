@@ -8,6 +8,7 @@ So an event is found by its id alone, without a table that says whose it is, and
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 ACCOUNT_DIGITS: Final = 8
@@ -17,17 +18,19 @@ ID_MAX: Final = 36**ACCOUNT_DIGITS - 1
 
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_LOW: Final = 36**4
 _SHORT: Final = frozenset(_ALPHABET)
 
 
 def spell(prefix: str, number: int) -> str:
     """``spell("a", 78364164096)`` is ``"a_10000000"``: a prefix and eight characters."""
-    return f"{prefix}_{_digits(number, ACCOUNT_DIGITS)}"
+    return f"{prefix}_{_account_digits(number)}"
 
 
 def spell_of_account(prefix: str, account_id: int, tick: int) -> str:
     """The id of something that belongs to an account: an event (``e``) or a transaction (``t``)."""
-    return f"{prefix}_{_digits(account_id, ACCOUNT_DIGITS)}{_digits(tick, TICK_DIGITS)}"
+    high, low = divmod(tick, _LOW)
+    return f"{prefix}_{_account_digits(account_id)}{_high_digits(high)}{_PAIRS[low // 1296]}{_PAIRS[low % 1296]}"
 
 
 def read(prefix: str, text: str) -> int | None:
@@ -44,8 +47,19 @@ def read_of_account(prefix: str, text: str) -> tuple[int, int] | None:
     return int(text[len(prefix) + 1 : split], 36), int(text[split:], 36)
 
 
+@lru_cache(maxsize=65_536)
+def _account_digits(number: int) -> str:
+    return _digits(number, ACCOUNT_DIGITS)
+
+
+@lru_cache(maxsize=1024)
+def _high_digits(high: int) -> str:
+    """All but the last four digits of a tick: they change every 1.7 seconds."""
+    return _digits(high, TICK_DIGITS - 4)
+
+
 def _digits(number: int, width: int) -> str:
-    """Base 36, padded to an even ``width``; two digits at a time, since this runs for every event."""
+    """Base 36, padded to an even ``width``, two digits at a time."""
     pairs: list[str] = []
     for _ in range(width // 2):
         number, pair = divmod(number, 1296)

@@ -25,9 +25,7 @@ async def set_event_price(
     """A new price with its first version. Raises Refusal for terms that do not fit, or ``price_exists``."""
     now, price_id = engine.now_of(environment), engine.new_id()
     version_id = engine.new_id()
-    price_version(
-        id=version_id, price_id=price_id, number=1, denomination=denomination, effective_at=now, terms=terms
-    )
+    price_version(id=version_id, price_id=price_id, number=1, denomination=denomination, effective_at=now, terms=terms)
     await accounts.lock_environment(unit, environment.id)
     made = await catalog.insert_price(
         unit,

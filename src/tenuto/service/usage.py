@@ -8,13 +8,16 @@ nothing was written, and the batch is read again under the lock, keys included, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import structlog
 from asyncpg.transaction import Transaction
 
+from tenuto import metrics
 from tenuto.core.outcomes import Refusal
 from tenuto.core.usage import (
     AccountState,
@@ -41,6 +44,9 @@ BATCH_MAX: Final = 4_000
 REMEMBERED_MAX: Final = 20_000
 """Account states a worker remembers."""
 RECOVER_SECONDS: Final = 3.0
+PAYMENT_REQUIRED: Final = 402
+
+_log = structlog.get_logger()
 
 
 class Ending(NamedTuple):
@@ -63,7 +69,7 @@ class UsageRequest:
     key_id: int | None
     account_id: int
     request_id: str
-    render: Callable[[Decision, Environment], Answer]
+    render: Callable[[Decision], Answer]
     events: Sequence[UsageEvent] = ()
     ending: Ending | None = None
     once: Once | None = None
@@ -107,7 +113,7 @@ class _Batch:
         self.now = {id: now + environment.clock_offset for id, environment in environments.items()}
         self.accounts: dict[int, _Remembered] = {}
         self.knows_keys = False
-        self.known: Mapping[int, dict[bytes, Event | GatedEvent]] = {}
+        self.known: dict[int, dict[bytes, Event | GatedEvent]] = {}
         self.events: dict[tuple[int, int], Event] = {}
         self.answers: dict[tuple[int, str], ledger.StoredAnswer] = {}
 
@@ -137,16 +143,19 @@ class UsageWork:
         if self._unit is None:
             await self.recover()
         assert self._unit is not None
+        started = time.perf_counter()
         try:
             async with translated():
-                if not again:
-                    return await self._optimistic(self._unit, requests)
-                return await self._locked(self._unit, requests)
+                turn = self._locked if again else self._optimistic
+                answers = await turn(self._unit, requests)
+            _account_for(requests, answers, time.perf_counter() - started)
+            return answers
         except BaseException as error:
             # What a lane remembers was carried on before the save; without the save it is not true.
             for request in requests:
                 self._remembered.pop(request.account_id, None)
             if isinstance(error, AccountMovedOn | EnvironmentMovedOn | KeyIsKnown):
+                metrics.STALE.inc()
                 raise Again from error
             if isinstance(error, Unavailable):
                 raise Lost(str(error)) from error
@@ -179,9 +188,7 @@ class UsageWork:
         try:
             accounts = {request.account_id: request for request in requests}
             await ledger.lock_accounts(unit, accounts)
-            environments = {
-                id: await self._environment(id) for id in {request.environment.id for request in requests}
-            }
+            environments = {id: await self._environment(id) for id in {request.environment.id for request in requests}}
             batch = self._begin(environments)
             asked = {id: batch.now[request.environment.id] for id, request in accounts.items()}
             for account_id, state in (await ledger.load_states(unit, asked)).items():
@@ -229,7 +236,7 @@ class UsageWork:
         # Even where nothing is to be written, the answers are only true if what they were decided on still holds.
         revisions = {id: environment.revision for id, environment in batch.environments.items()}
         await ledger.save(unit, changed, revisions=revisions, answers=stored)
-        self._remember(batch, decided)
+        self._remember(batch)
         return answers
 
     def _decide(
@@ -252,7 +259,7 @@ class UsageWork:
         if account is None or account.state.environment_id != environment.id:
             raise Refusal("not_found")
         decision = self._decision(request, account, environment, batch)
-        answer = request.render(decision, environment)
+        answer = request.render(decision)
         if request.dry_run:
             _need_keys(request, batch)
             return answer
@@ -297,12 +304,28 @@ class UsageWork:
             return void_event(state, event, terms=terms, now=now, tick=batch.tick)
         return finish_event(state, event, ending.settlement, terms=terms, now=now, tick=batch.tick)
 
-    def _remember(self, batch: _Batch, decided: Mapping[int, Sequence[Decision]]) -> None:
+    def _remember(self, batch: _Batch) -> None:
         remembered = self._remembered
         for account_id, account in batch.accounts.items():
             remembered[account_id] = account
         while len(remembered) > self._remembered_max:
             remembered.pop(next(iter(remembered)))
+
+
+def _account_for(
+    requests: Sequence[UsageRequest], answers: Sequence[Answer | BaseException], seconds: float
+) -> None:
+    """One line in the log and a few counts for a whole batch: a line a request would cost more than the request."""
+    events = sum(map(_weight, requests))
+    refused = sum(1 for answer in answers if isinstance(answer, Answer) and answer.status == PAYMENT_REQUIRED)
+    metrics.BATCH_EVENTS.observe(events)
+    metrics.BATCH_SECONDS.observe(seconds)
+    metrics.REQUESTS.inc(len(requests) - refused)
+    if refused:
+        metrics.REFUSED.inc(refused)
+    _log.info(
+        "record_usage", requests=len(requests), events=events, refused=refused, ms=round(seconds * 1000, 1)
+    )
 
 
 def _need_keys(request: UsageRequest, batch: _Batch) -> None:
@@ -331,7 +354,7 @@ def _note(account: _Remembered, decision: Decision, batch: _Batch) -> None:
 async def _roll_back(transaction: Transaction) -> None:
     try:
         await transaction.rollback()
-    except Exception as error:  # noqa: BLE001 - the connection may be gone; then there is nothing left to roll back
+    except Exception as error:  # the connection may be gone; then there is nothing left to roll back
         raise Lost(str(error)) from error
 
 
@@ -364,5 +387,5 @@ async def release_expired(engine: Engine, *, now: datetime, limit: int, only: in
     return done
 
 
-def _nothing(decision: Decision, environment: Environment) -> Answer:  # noqa: ARG001 - a sweep answers nobody
+def _nothing(_: Decision) -> Answer:
     return Answer(200, b"")

@@ -163,9 +163,7 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
 
 async def lock_environment(unit: Unit, environment_id: int) -> int:
     """Take an environment for changing; its revision. Every change to keys, prices, settings or clock begins here."""
-    found: int = await unit.fetchval(
-        "select revision from environment where id = $1 for no key update", environment_id
-    )
+    found: int = await unit.fetchval("select revision from environment where id = $1 for no key update", environment_id)
     return found
 
 
@@ -185,7 +183,7 @@ async def update_settings(unit: Unit, environment_id: int, changes: Mapping[str,
     """Set columns of an environment; the names come from the service's own closed list."""
     for column in ("zone", "default_credit_limit", "late_seconds", "ahead_seconds"):
         if column in changes:
-            await unit.execute(f"update environment set {column} = $2 where id = $1", environment_id, changes[column])  # noqa: S608 - a name from the tuple above
+            await unit.execute(f"update environment set {column} = $2 where id = $1", environment_id, changes[column])
 
 
 async def set_clock_offset(unit: Unit, environment_id: int, offset: timedelta) -> None:
@@ -251,7 +249,7 @@ async def update_account(unit: Unit, account_id: int, changes: Mapping[str, obje
     columns = [name for name in ("name", "email", "metadata", "stripe_id", "credit_limit") if name in changes]
     sets = "".join(f", {name} = ${index}" for index, name in enumerate(columns, 4))
     await unit.execute(
-        f"update account set updated_at = $2, tick = greatest(tick + 1, $3){sets} where id = $1",  # noqa: S608 - names from the tuple above
+        f"update account set updated_at = $2, tick = greatest(tick + 1, $3){sets} where id = $1",
         account_id,
         now,
         tick,

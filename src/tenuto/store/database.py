@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 POOL_SIZE: Final = 4
+OLDEST_MAJOR: Final = 15
 STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 5
 MIGRATION_LOCK: Final = 7_365_217_001
@@ -206,8 +207,8 @@ async def refuse_unsafe_settings(dsn: str) -> str:
         }
     finally:
         await connection.close()
-    if version.major < 15:
-        msg = f"PostgreSQL {version.major} is too old: Tenuto needs 15 or newer."
+    if version.major < OLDEST_MAJOR:
+        msg = f"PostgreSQL {version.major} is too old: Tenuto needs {OLDEST_MAJOR} or newer."
         raise UnsafeServer(msg)
     for name, wrong, why in (
         ("fsync", "off", "a crash could lose acknowledged events"),

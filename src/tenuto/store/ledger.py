@@ -74,9 +74,7 @@ async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> dict[int, 
 
 async def lock_accounts(unit: Unit, account_ids: Iterable[int]) -> None:
     """Lock account rows in id order. What they own is read in the next statement, never in this one (house, Locks)."""
-    await unit.execute(
-        "select from account where id = any($1) order by id for no key update", sorted(account_ids)
-    )
+    await unit.execute("select from account where id = any($1) order by id for no key update", sorted(account_ids))
 
 
 async def save(
@@ -106,7 +104,7 @@ def _revised(revisions: Mapping[int, int]) -> tuple[list[int], list[int]]:
 
 _SAVE: Final = "select tenuto_save(" + ", ".join(f"${number}" for number in range(1, 59)) + ")"
 
-_EVENT_COLUMNS: Final = (
+_EVENT_COLUMNS: Final = (  # noqa: SIM905 - words read better than quotes
     "account_id id posting fingerprint amount balance_amount balance_pending transaction_seq price_version_id"
     " occurred_at recorded_at state tag gated type denomination quantity cost residue key key_digest metadata"
     " expires_at finished_at parent_event_id cogs_amount reason cogs_denomination prior"
@@ -132,7 +130,7 @@ class _Rows:
             if after.tick != before.tick:
                 self._account(before, after, decisions)
 
-    def _account(self, before: AccountState, after: AccountState, decisions: Sequence[Decision]) -> None:
+    def _account(self, before: AccountState, after: AccountState, decisions: Sequence[Decision]) -> None:  # noqa: C901 - one branch a kind of row
         account_id = before.account_id
         self.accounts.append((account_id, before.tick, after.tick))
         if after.has_refusals and not before.has_refusals:
@@ -145,7 +143,8 @@ class _Rows:
                 self.transactions.append(_transaction_row(account_id, transaction))
             for event in decision.events:
                 self.events.append(event)
-                self._rare_event(event, before)
+                self._probe(account_id, event.key_digest, before)
+                self._further_charges(event)
             if decision.finished is not None:
                 self._finished(decision.finished)
             for gated in decision.gated:
@@ -166,10 +165,6 @@ class _Rows:
     def _probe(self, account_id: int, digest: bytes | None, before: AccountState) -> None:
         if before.has_refusals and digest is not None:
             self._add("probes", {"account_id": account_id, "key_digest": digest.hex()})
-
-    def _rare_event(self, event: Event, before: AccountState) -> None:
-        self._probe(event.account_id, event.key_digest, before)
-        self._further_charges(event)
 
     def _further_charges(self, event: Event) -> None:
         for position, charge in enumerate(event.charges[1:], 1):
@@ -210,7 +205,7 @@ class _Rows:
 
 
 def _transposed(rows: Sequence[Sequence[object]], width: int) -> Iterable[Sequence[object]]:
-    return zip(*rows, strict=True) if rows else [()] * width  # type: ignore[return-value]
+    return zip(*rows, strict=True) if rows else [()] * width
 
 
 def _row(event: Event) -> tuple[object, ...]:
@@ -392,9 +387,7 @@ def _first_json(first: Event | None) -> dict[str, object] | None:
         "posting": first.posting,
         "state": _STATE_CODE[first.state],
         "quantity": first.quantity,
-        "charges": [
-            {**charge_json(charge), "transaction_id": charge.transaction_id} for charge in first.charges
-        ],
+        "charges": [{**charge_json(charge), "transaction_id": charge.transaction_id} for charge in first.charges],
     }
 
 
@@ -446,7 +439,8 @@ async def save_balance(
     if transaction is not None:
         await unit.execute(
             "insert into transaction (account_id, denomination, seq, id, amount, starting_balance, ending_balance,"
-            " recorded_at, event_count, book, type, description) values ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11)",
+            " recorded_at, event_count, book, type, description)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11)",
             account_id,
             transaction.denomination,
             transaction.seq,
@@ -461,9 +455,7 @@ async def save_balance(
         )
 
 
-async def find_answers(
-    unit: Reader, asked: Sequence[tuple[int, str]]
-) -> dict[tuple[int, str], StoredAnswer]:
+async def find_answers(unit: Reader, asked: Sequence[tuple[int, str]]) -> dict[tuple[int, str], StoredAnswer]:
     """Stored answers by (environment id, idempotency key)."""
     rows = await unit.fetch(
         "select s.environment_id, s.key, s.fingerprint, s.status, s.body, s.created_at from stored_answer s"

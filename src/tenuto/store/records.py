@@ -37,9 +37,7 @@ left join transaction t on t.account_id = e.account_id and t.denomination = e.de
 """
 
 
-async def load_known(
-    unit: Reader, keys: Mapping[int, Sequence[bytes]]
-) -> dict[int, dict[bytes, Event | GatedEvent]]:
+async def load_known(unit: Reader, keys: Mapping[int, Sequence[bytes]]) -> dict[int, dict[bytes, Event | GatedEvent]]:
     """Per account, the stored outcomes of those of the given key digests that were used before."""
     account_ids = [account_id for account_id, digests in keys.items() for _ in digests]
     digests = [digest for found in keys.values() for digest in found]
@@ -216,9 +214,7 @@ from transaction t join account n on n.id = t.account_id
 """
 
 
-async def list_transactions(
-    reader: Reader, whose: Whose, page: Page, filters: Mapping[str, object]
-) -> list[Record]:
+async def list_transactions(reader: Reader, whose: Whose, page: Page, filters: Mapping[str, object]) -> list[Record]:
     """Transactions, newest first, with account name and events. ``filters``: denomination, type, book, from, to."""
     where, arguments = _filtered("t", filters, {"denomination", "type", "book"}, at="recorded_at")
     return await _windowed(reader, _TRANSACTION, "t", whose, page, where, arguments)
