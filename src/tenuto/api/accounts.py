@@ -308,11 +308,8 @@ async def move_clock(call: Call) -> Answer:
     if not moved:
         return answer
     done = 0
-    while True:
-        released = await release_expired(call.engine, now=call.engine.now(), limit=SWEEP_MAX, only=environment.id)
+    while released := await release_expired(call.engine, now=call.engine.now(), limit=SWEEP_MAX, only=environment.id):
         done += released
-        if released < SWEEP_MAX:
-            break
     return Answer(200, shapes.wrapped(_clock(moved[0], call, {"release_expired": done})))
 
 

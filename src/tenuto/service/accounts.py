@@ -279,8 +279,7 @@ async def adjust_balance(
 async def _locked(unit: Unit, environment: Environment, account_id: int, now: datetime) -> AccountState:
     """Lock an account, then read it in the next statement. Raises Refusal for one that is not the environment's."""
     await ledger.lock_accounts(unit, [account_id])
-    states = await ledger.load_states(unit, {account_id: now})
-    state = states.get(account_id)
+    state = (await ledger.load_states(unit, {account_id: now})).states.get(account_id)
     if state is None or state.environment_id != environment.id:
         raise Refusal("not_found")
     return state

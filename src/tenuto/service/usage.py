@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -43,6 +43,8 @@ BATCH_MAX: Final = 4_000
 """Events a lane takes at once."""
 REMEMBERED_MAX: Final = 20_000
 """Account states a worker remembers."""
+TIDIED_MAX: Final = 1000
+"""Holds past their hour that a lane tidies for one account before it decides; the sweep does the rest."""
 RECOVER_SECONDS: Final = 3.0
 PAYMENT_REQUIRED: Final = 402
 
@@ -50,11 +52,10 @@ _log = structlog.get_logger()
 
 
 class Ending(NamedTuple):
-    """The end of one event: a settlement, or None for taking it back, or expiry."""
+    """The end of one event: a settlement, or None for taking it back."""
 
     event_id: int
     settlement: Settlement | None
-    is_expiry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class _Batch:
         self.now = {id: now + environment.clock_offset for id, environment in environments.items()}
         self.accounts: dict[int, _Remembered] = {}
         self.knows_keys = False
+        self.lapsed: list[Event] = []
         self.known: dict[int, dict[bytes, Event | GatedEvent]] = {}
         self.events: dict[tuple[int, int], Event] = {}
         self.answers: dict[tuple[int, str], ledger.StoredAnswer] = {}
@@ -148,8 +150,6 @@ class UsageWork:
             async with translated():
                 turn = self._locked if again else self._optimistic
                 answers = await turn(self._unit, requests)
-            _account_for(requests, answers, time.perf_counter() - started)
-            return answers
         except BaseException as error:
             # What a lane remembers was carried on before the save; without the save it is not true.
             for request in requests:
@@ -160,6 +160,8 @@ class UsageWork:
             if isinstance(error, Unavailable):
                 raise Lost(str(error)) from error
             raise
+        _account_for(requests, answers, time.perf_counter() - started)
+        return answers
 
     async def _optimistic(self, unit: Unit, requests: Sequence[UsageRequest]) -> Sequence[Answer | BaseException]:
         batch = self._begin({request.environment.id: request.environment for request in requests})
@@ -175,8 +177,7 @@ class UsageWork:
             if request.ending is not None and (found is None or request.ending.event_id not in found.holds):
                 wanted.append((account_id, request.ending.event_id))
         if missing:
-            for account_id, state in (await ledger.load_states(unit, missing)).items():
-                batch.accounts[account_id] = _Remembered(state, {})
+            await self._load(unit, missing, batch)
         if wanted:
             batch.events = await records.load_events(unit, wanted)
         return await self._decide_and_save(unit, requests, batch)
@@ -191,8 +192,7 @@ class UsageWork:
             environments = {id: await self._environment(id) for id in {request.environment.id for request in requests}}
             batch = self._begin(environments)
             asked = {id: batch.now[request.environment.id] for id, request in accounts.items()}
-            for account_id, state in (await ledger.load_states(unit, asked)).items():
-                batch.accounts[account_id] = _Remembered(state, {})
+            await self._load(unit, asked, batch)
             keys: dict[int, list[bytes]] = {}
             for request in requests:
                 digests = [event.key_digest for event in request.events if event.key_digest is not None]
@@ -210,6 +210,15 @@ class UsageWork:
         await transaction.commit()
         return answers
 
+    async def _load(self, unit: Unit, asked: Mapping[int, datetime], batch: _Batch) -> None:
+        """Read accounts into a batch, with those of their holds that must be tidied before anything is decided."""
+        loaded = await ledger.load_states(unit, asked)
+        for account_id, state in loaded.states.items():
+            batch.accounts[account_id] = _Remembered(state, {})
+        if loaded.lapsing:
+            due = {account_id: asked[account_id] for account_id in loaded.lapsing}
+            batch.lapsed = await records.load_lapsed(unit, due, TIDIED_MAX)
+
     def _begin(self, environments: dict[int, Environment]) -> _Batch:
         return _Batch(environments, self._engine.now(), self._engine.tick())
 
@@ -226,6 +235,8 @@ class UsageWork:
         decided: dict[int, list[Decision]] = {}
         answers: list[Answer | BaseException] = []
         stored: list[ledger.StoredAnswer] = []
+        for event in batch.lapsed:
+            self._tidy(event, batch, decided)
         for request in requests:
             try:
                 answers.append(self._decide(request, batch, decided, stored))
@@ -280,6 +291,17 @@ class UsageWork:
             batch.answers[environment.id, request.once.key] = kept
         return answer
 
+    def _tidy(self, event: Event, batch: _Batch, decided: dict[int, list[Decision]]) -> None:
+        """End a hold past its hour before the account is decided on, so that its units no longer count either."""
+        account = batch.accounts[event.account_id]
+        environment = batch.environments.get(account.state.environment_id)
+        if environment is not None:
+            now = batch.now[environment.id]
+            decision = expire_event(account.state, event, terms=environment.terms, now=now, tick=batch.tick)
+            account.state = decision.state
+            decided.setdefault(event.account_id, []).append(decision)
+            _note(account, decision, batch)
+
     def _decision(
         self, request: UsageRequest, account: _Remembered, environment: Environment, batch: _Batch
     ) -> Decision:
@@ -298,8 +320,6 @@ class UsageWork:
         event = account.holds.get(ending.event_id) or batch.events.get((request.account_id, ending.event_id))
         if event is None:
             raise Refusal("not_found")
-        if ending.is_expiry:
-            return expire_event(state, event, terms=terms, now=now, tick=batch.tick)
         if ending.settlement is None:
             return void_event(state, event, terms=terms, now=now, tick=batch.tick)
         return finish_event(state, event, ending.settlement, terms=terms, now=now, tick=batch.tick)
@@ -307,14 +327,13 @@ class UsageWork:
     def _remember(self, batch: _Batch) -> None:
         remembered = self._remembered
         for account_id, account in batch.accounts.items():
-            remembered[account_id] = account
+            if not any(balance.lapsed for balance in account.state.balances.values()):
+                remembered[account_id] = account
         while len(remembered) > self._remembered_max:
             remembered.pop(next(iter(remembered)))
 
 
-def _account_for(
-    requests: Sequence[UsageRequest], answers: Sequence[Answer | BaseException], seconds: float
-) -> None:
+def _account_for(requests: Sequence[UsageRequest], answers: Sequence[Answer | BaseException], seconds: float) -> None:
     """One line in the log and a few counts for a whole batch: a line a request would cost more than the request."""
     events = sum(map(_weight, requests))
     refused = sum(1 for answer in answers if isinstance(answer, Answer) and answer.status == PAYMENT_REQUIRED)
@@ -323,9 +342,7 @@ def _account_for(
     metrics.REQUESTS.inc(len(requests) - refused)
     if refused:
         metrics.REFUSED.inc(refused)
-    _log.info(
-        "record_usage", requests=len(requests), events=events, refused=refused, ms=round(seconds * 1000, 1)
-    )
+    _log.info("record_usage", requests=len(requests), events=events, refused=refused, ms=round(seconds * 1000, 1))
 
 
 def _need_keys(request: UsageRequest, batch: _Batch) -> None:
@@ -361,30 +378,20 @@ async def _roll_back(transaction: Transaction) -> None:
 async def release_expired(engine: Engine, *, now: datetime, limit: int, only: int | None = None) -> int:
     """Sweep: end holds whose hour is over, through the lanes; of one environment where ``only`` names it.
 
+    At most ``limit`` accounts are taken in hand; the answer is how many holds they had due.
     ``now`` is real time; environments whose clock is ahead are judged by their own.
     """
     async with engine.database.reading() as reader:
-        due = await records.due_holds(reader, now, limit, only)
+        due = await records.due_accounts(reader, now, limit, only)
     waiting: list[Awaitable[Answer]] = []
-    for environment_id, account_id, event_id in due:
+    for environment_id, account_id, _ in due:
         environment = engine.remembered(environment_id) or await engine.environment(environment_id)
         if environment is not None:
-            request = UsageRequest(
-                environment=environment,
-                key_id=None,
-                account_id=account_id,
-                request_id="sweep",
-                render=_nothing,
-                ending=Ending(event_id, None, is_expiry=True),
-            )
-            waiting.append(engine.lanes.submit(account_id, request))
-    done = 0
-    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
-        if isinstance(outcome, Answer):
-            done += 1
-        elif not isinstance(outcome, Refusal):
-            raise outcome
-    return done
+            # A request for nothing: taking the account in hand is what tidies it.
+            touch = UsageRequest(environment, None, account_id, "sweep", _nothing)
+            waiting.append(engine.lanes.submit(account_id, touch))
+    await asyncio.gather(*waiting)
+    return sum(count for _, _, count in due)
 
 
 def _nothing(_: Decision) -> Answer:

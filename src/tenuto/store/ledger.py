@@ -63,13 +63,20 @@ join account a on a.id = asked.id
 """
 
 
-async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> dict[int, AccountState]:
+class Loaded(NamedTuple):
+    """Account states, and which of those accounts have holds past their hour that nobody has tidied yet."""
+
+    states: dict[int, AccountState]
+    lapsing: list[int]
+
+
+async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> Loaded:
     """The state of each account at the moment given with it; accounts that do not exist are left out.
 
     One statement, so one snapshot: every part of a state belongs to its tick.
     """
     rows = await unit.fetch(_LOAD, list(asked), list(asked.values()))
-    return {row["id"]: _state(row) for row in rows}
+    return Loaded({row["id"]: _state(row) for row in rows}, [row["id"] for row in rows if row["lapsed"] is not None])
 
 
 async def lock_accounts(unit: Unit, account_ids: Iterable[int]) -> None:

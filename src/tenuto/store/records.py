@@ -63,18 +63,32 @@ async def load_events(unit: Reader, wanted: Sequence[tuple[int, int]]) -> dict[t
     return {(row["account_id"], row["id"]): event_of(row) for row in rows}
 
 
-async def due_holds(
+async def load_lapsed(unit: Reader, asked: Mapping[int, datetime], limit: int) -> list[Event]:
+    """Per account, at most ``limit`` of its holds whose hour is over at the moment given with it, oldest first."""
+    rows = await unit.fetch(
+        "select found.* from unnest($1::bigint[], $2::timestamptz[]) as asked (account_id, now)"
+        f" cross join lateral ({_EVENT} where e.account_id = asked.account_id and e.state = 1"
+        " and e.expires_at <= asked.now order by e.expires_at limit $3) as found",
+        list(asked),
+        list(asked.values()),
+        limit,
+    )
+    return [event_of(row) for row in rows]
+
+
+async def due_accounts(
     reader: Reader, now: datetime, limit: int, environment_id: int | None = None
 ) -> list[tuple[int, int, int]]:
-    """(environment id, account id, event id) of holds whose hour is over, oldest first.
+    """(environment id, account id, count) of accounts with holds whose hour is over, the longest overdue first.
 
     ``now`` is real time; an environment whose clock is ahead is judged by its own.
     """
     rows = await reader.fetch(
-        "select a.environment_id, e.account_id, e.id from event e join account a on a.id = e.account_id"
+        "select a.environment_id, e.account_id, count(*) from event e join account a on a.id = e.account_id"
         " join environment v on v.id = a.environment_id"
         " where e.state = 1 and e.expires_at <= $1::timestamptz + v.clock_offset * interval '1 microsecond'"
-        " and ($3::integer is null or v.id = $3) order by e.expires_at limit $2",
+        " and ($3::integer is null or v.id = $3)"
+        " group by a.environment_id, e.account_id order by min(e.expires_at) limit $2",
         now,
         limit,
         environment_id,
