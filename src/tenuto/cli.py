@@ -87,6 +87,111 @@ def settings(host: Host = None, port: Port = None, database: DatabaseUrl = None,
         typer.echo(f"TENUTO_{name.upper():<16} {shown!s:<24} {source}")
 
 
+@app.command()
+def bench(
+    seconds: Annotated[float, typer.Option(min=0.05, help="How long each measurement takes.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is made; medians are shown.")] = 3,
+    only: Annotated[str, typer.Option(help="Names of measurements, with commas between, such as plain,c32.")] = "",
+    data: Annotated[str | None, typer.Option(help="Folder (that is: disk) for the temporary database.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the whole report to this file, too.")] = None,
+    events_stored: Annotated[int, typer.Option(min=0, help="Then store so many events and measure again.")] = 0,
+    accounts: Annotated[int, typer.Option(min=1, help="Accounts that the load is spread over.")] = 10_000,
+) -> None:
+    """Measure this machine: a temporary database, Tenuto's own load, and what the same rows cost without Tenuto."""
+    import msgspec
+    from rich.console import Console
+
+    from tenuto import bench as benches
+
+    names = frozenset(name.strip() for name in only.split(",") if name.strip())
+    if unknown := names - {scenario.name for scenario in benches.SCENARIOS}:
+        fail(f"{', '.join(sorted(unknown))}: only {', '.join(s.name for s in benches.SCENARIOS)} can be measured.")
+    ask = benches.Ask(seconds, rounds, names, data, events_stored, accounts)
+    try:
+        report = benches.run(ask, Console(stderr=True))
+    except RuntimeError as error:
+        fail(str(error))
+    benches.show(report, Console(width=None if sys.stdout.isatty() else 160))
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
+@app.command(name="import")
+def import_usage(  # noqa: PLR0913 - one parameter an option
+    file: Annotated[Path, typer.Argument(help="CSV with a header, or NDJSON; may be gzipped.")],
+    key: Annotated[str, typer.Option(envvar="TENUTO_KEY", help="API key that may write events.")],
+    url: Annotated[str, typer.Option(envvar="TENUTO_URL", help="Where the service is.")] = "http://127.0.0.1:8080",
+    account: Annotated[str | None, typer.Option(help="Column of the account id.")] = None,
+    account_id: Annotated[list[str] | None, typer.Option(help="Account; several take the rows in turn.")] = None,
+    type: Annotated[str | None, typer.Option(help="Event type of every row.")] = None,  # noqa: A002 - the option
+    type_column: Annotated[str | None, typer.Option(help="Column of the event type.")] = None,
+    quantity: Annotated[str | None, typer.Option(help="Column of the quantity; without it, 1 a row.")] = None,
+    event: Annotated[list[str] | None, typer.Option(help="TYPE=COLUMN of the quantity; several events a row.")] = None,
+    at: Annotated[str | None, typer.Option(help="Column of the time, UTC unless it says otherwise.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="Column of the event key; without it, made from the row.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="Columns to keep as metadata: COLUMN,COLUMN.")] = None,
+    ignore_time: Annotated[bool, typer.Option(help="Bill everything as of now.")] = False,
+    format: Annotated[str, typer.Option(help="csv or ndjson; by the file's ending when left out.")] = "",  # noqa: A002
+    delimiter: Annotated[str, typer.Option(help="What separates the cells of a CSV.")] = ",",
+    bad: Annotated[Path | None, typer.Option(help="File that is told every row that did not go in.")] = None,
+    progress: Annotated[Path | None, typer.Option(help="Side file for resuming; FILE.progress when left out.")] = None,
+    connections: Annotated[int, typer.Option(min=1, max=64, help="Connections at once.")] = 4,
+) -> None:
+    """Send past or present usage from a file. Sent twice, it counts once; interrupted, it goes on."""
+    from tenuto import importer
+
+    if format not in {"", "csv", "ndjson"}:
+        fail("--format is csv or ndjson.")
+    if len(delimiter) != 1:
+        fail("--delimiter is one character.")
+    pairs = [(name, column) for name, _, column in (pair.partition("=") for pair in event or [])]
+    if not all(name and column for name, column in pairs):
+        fail("--event is TYPE=COLUMN, such as --event tokens_read=ContextTokens.")
+    try:
+        columns = importer.Columns(
+            account=account,
+            account_ids=tuple(account_id or ()),
+            type=type,
+            type_column=type_column,
+            events=tuple(pairs),
+            quantity=quantity,
+            at=at,
+            key=key_column,
+            metadata=tuple(name for names in metadata or () for name in names.split(",") if name),
+            is_time_ignored=ignore_time,
+        )
+    except importer.ImportStopped as error:
+        fail(str(error))
+    raise typer.Exit(
+        importer.import_file(
+            file,
+            columns,
+            url,
+            key,
+            format=format,
+            delimiter=delimiter,
+            progress=progress,
+            bad=bad,
+            connections=connections,
+        )
+    )
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option(help="Exit after the last step: 0 if every step was true.")] = False,
+    data: Annotated[Path, typer.Option(help="Folder of the demo's own PostgreSQL.")] = Path(".tenuto/demo"),
+    port: Annotated[int | None, typer.Option(help="Port; 8080 or the next free one when left out.")] = None,
+    usage: Annotated[
+        Path | None, typer.Option(help="CSV with the columns TIMESTAMP, ContextTokens, GeneratedTokens to bill.")
+    ] = None,
+) -> None:
+    """Show the engine at work, each step checked, then stay up to be tried."""
+    from tenuto.demo import run_demo
+
+    raise typer.Exit(run_demo(data, port=port, usage=usage, is_once=once))
+
+
 def _dsn(database: str | None, data: str | None) -> str:
     """The database that is meant: the one named, or the embedded one that runs in the data folder."""
     found = settings_from(database=database, data=data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
@@ -111,6 +111,8 @@ async def _judged(
     if len(scope["raw_path"] or b"") + len(scope["query_string"]) > URI_MAX:
         raise Refusal("uri_too_long")
     _refuse_size(headers)
+    if len(headers) != len(scope["headers"]):
+        _refuse_doubled(scope["headers"])
     caller = None
     if not route.is_open:
         header = headers.get(b"authorization")
@@ -148,12 +150,26 @@ _PROVEN_BY_THE_STORE: Final = frozenset(
     {usage.record_events, usage.finish_event, usage.delete_event, usage.get_balance}
 )
 _OPTIONAL_BODY: Final = frozenset({accounts.open_balance, accounts.issue_key})
+_SINGLE: Final = {
+    b"authorization": "invalid_credentials",
+    b"content-type": "unsupported_media_type",
+    b"idempotency-key": "idempotency_key_invalid",
+    b"x-dedupeid": "idempotency_key_invalid",
+}
 
 
 def _refuse_size(headers: Mapping[bytes, bytes]) -> None:
     length = headers.get(b"content-length")
     if length is not None and (not length.isdigit() or int(length[:19]) > BODY_MAX):
         raise Refusal("body_too_large")
+
+
+def _refuse_doubled(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """A header that decides something and is sent twice may mean either: it means nothing."""
+    names = [name for name, _ in headers]
+    for name, code in _SINGLE.items():
+        if names.count(name) > 1:
+            raise Refusal(code, f"The header {name.decode()} is sent more than once.")
 
 
 def _refuse_media(headers: Mapping[bytes, bytes], route: Route) -> None:
@@ -169,23 +185,23 @@ def _refuse_media(headers: Mapping[bytes, bytes], route: Route) -> None:
 
 
 async def _body(receive: Receive) -> bytes:
-    """The body, read no further than its bound, and not for longer than a slow but honest client needs."""
-    message: Mapping[str, Any] = await receive()
-    if not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > BODY_MAX:
-            raise Refusal("body_too_large")
-        return body
-    chunks = [message["body"]]
-    size = len(chunks[0])
-    async with asyncio.timeout(BODY_SECONDS):
-        while message.get("more_body"):
-            message = await receive()
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > BODY_MAX:
-                raise Refusal("body_too_large")
-    return b"".join(chunks)
+    """The whole body, read no further than its bound, and not for longer than a slow but honest client needs."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal("invalid_json", "The body did not arrive whole.")
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > BODY_MAX:
+                    raise Refusal("body_too_large")
+                if not message.get("more_body"):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError as error:
+        raise Refusal("invalid_json", "The body did not arrive in time.") from error
 
 
 def _query(query_string: bytes, route: Route) -> dict[str, str]:
@@ -232,12 +248,10 @@ def _refusal_of(error: Exception) -> Refusal:
     match error:
         case Refusal():
             return error
-        case Unavailable() | Lost():
+        case Unavailable() | Lost() | TimeoutError():
             return Refusal("unavailable")
         case Overloaded():
             return Refusal("overloaded")
-        case TimeoutError():
-            return Refusal("invalid_json", "The body did not arrive in time.")
         case _:
             return Refusal("internal_error")
 

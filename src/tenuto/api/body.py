@@ -205,6 +205,8 @@ def moment(value: str, path: str) -> datetime:
     if zone is None:
         raise invalid(path, "must say its zone: end it with Z or an offset.", "zone_required")
     offset = "+00:00" if zone in {"Z", "z"} else zone if ":" in zone else f"{zone[:3]}:{zone[3:] or '00'}"
+    if int(offset[1:3]) > 23 or int(offset[4:6]) > 59:  # noqa: PLR2004
+        raise invalid(path, "has an offset that no zone has.", "unknown_zone")
     try:
         base, _, fraction = clock.partition(".")
         local = datetime.fromisoformat(f"{day}T{base}{f'.{fraction[:6]:0<6}' if fraction else ''}{offset}")
@@ -212,8 +214,7 @@ def moment(value: str, path: str) -> datetime:
     except OverflowError as error:
         raise invalid(path, "lies outside the years 1 to 9999.", "out_of_range") from error
     except ValueError as error:
-        code = "unknown_zone" if int(offset[1:3]) > 23 or int(offset[4:6]) > 59 else "invalid_field"  # noqa: PLR2004
-        raise invalid(path, "is not a time that exists.", code) from error
+        raise invalid(path, "is not a time that exists.") from error
 
 
 def metadata(raw: msgspec.Raw, path: str, longest: int = METADATA_MAX) -> str | None:

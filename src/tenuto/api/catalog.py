@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from tenuto.core.catalog import MATCH_MAX, PER_MAX, TIERS_MAX
+from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer
 from tenuto.service import catalog as service
@@ -120,6 +121,8 @@ def _match(match: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict | list | float):
             raise invalid(f"match.{name}", "is a text, a whole number, true, false or null.")
         bodies.text(name, "match", bodies.TEXT_MAX)
+        if isinstance(value, int) and abs(value) > AMOUNT_MAX:
+            raise invalid(f"match.{name}", f"takes a whole number from {-AMOUNT_MAX} to {AMOUNT_MAX}.")
         if isinstance(value, str) and len(value) > bodies.TEXT_MAX:
             raise invalid(f"match.{name}", f"takes at most {bodies.TEXT_MAX} characters.")
     return match

@@ -146,11 +146,13 @@ class Call:
 
     def idempotency(self) -> Once | None:
         """The key of the request with the digest of method, path and body in one spelling (contract 2.2, design 6)."""
-        found = self.headers.get(b"idempotency-key")
+        found, older = self.headers.get(b"idempotency-key"), self.headers.get(b"x-dedupeid")
         if found is None:
-            found = self.headers.get(b"x-dedupeid")
+            found = older
         if found is None or self._caller is None:
             return None
+        if older is not None and older != found:
+            raise Refusal("idempotency_key_invalid", "Idempotency-Key and X-DedupeId differ; send one of them.")
         try:
             key = bodies.token(found.decode("ascii"), "Idempotency-Key", bodies.KEY_MAX, spaces=True)
         except (Refusal, UnicodeDecodeError) as error:

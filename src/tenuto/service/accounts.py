@@ -243,6 +243,8 @@ async def open_account_balance(
     if amount:
         balance, transaction = adjust(balance, amount, id=tick, reason="opening balance", now=now)
     await ledger.save_balance(unit, account_id, tick, balance, transaction, now)
+    if credit_limit is not None:
+        await ledger.save_credit_limit(unit, account_id, tick, denomination, credit_limit)
 
 
 async def limit_balance(
@@ -252,8 +254,8 @@ async def limit_balance(
     state = await _locked(unit, environment, account_id, engine.now_of(environment))
     if denomination not in state.balances:
         raise Refusal("not_found")
-    balance, tick = state.balances[denomination]._replace(credit_limit=credit_limit), max(engine.tick(), state.tick + 1)
-    await ledger.save_balance(unit, account_id, tick, balance, None, engine.now_of(environment))
+    tick = max(engine.tick(), state.tick + 1)
+    await ledger.save_credit_limit(unit, account_id, tick, denomination, credit_limit)
 
 
 async def adjust_balance(
