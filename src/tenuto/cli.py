@@ -116,8 +116,65 @@ def bench(
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 
 
+@app.command()
+def audit(
+    database: DatabaseUrl = None,
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows named per check; all are counted.")] = 100,
+) -> None:
+    """Work every stored fact out again and name each row that disagrees: ends with 0, with 1, or 2 if it cannot run."""
+    import asyncpg
+
+    from tenuto.store.database import Unavailable, UnsafeServer
+
+    try:
+        is_clean = asyncio.run(_audit(_dsn(database, data), limit))
+    except asyncpg.UndefinedTableError as error:
+        say(f"tenuto: This database has no schema of this version ({error}). Bring it up to date: tenuto migrate")
+        raise typer.Exit(2) from error
+    except (Unavailable, UnsafeServer, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        say(f"tenuto: {error}")
+        raise typer.Exit(2) from error
+    except typer.Exit as ended:
+        raise typer.Exit(2) from ended
+    raise typer.Exit(0 if is_clean else 1)
+
+
+async def _audit(dsn: str, limit: int) -> bool:
+    """Print what there is and what each check found, in one snapshot; whether all agreed."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from tenuto.store import audit as audits
+    from tenuto.store.database import Database
+
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    total = 0
+    opened = await Database.connect(dsn)
+    try:
+        async with opened.snapshot() as reader:
+            with Progress(*columns, console=console, transient=True) as progress:
+                task = progress.add_task("counting", total=None)
+                planned = await audits.plan(reader, limit=limit)
+                for name, count in planned.counts.items():
+                    console.print(f"{count:>14,} {name.replace('_', ' ')}")
+                for check in audits.CHECKS:
+                    progress.reset(task, description=f"{check.name}: {check.rule}", total=None)
+                    found = await audits.run(reader, planned, check)
+                    total += found.total
+                    verdict = f"{found.total:,} wrong" if found.total else "ok"
+                    console.print(f"{verdict:>14} {check.name}: {check.rule}")
+                    for finding in found.findings:
+                        console.print(f"{'':>15}{finding.row}: {finding.stored}; should be {finding.expected}")
+    finally:
+        await opened.close()
+    console.print(f"{total:,} rows disagree." if total else "Every fact agrees.")
+    return total == 0
+
+
 @app.command(name="import")
-def import_usage(  # noqa: PLR0913 - one parameter an option
+def import_usage(  # noqa: PLR0913, PLR0917 - one parameter an option
     file: Annotated[Path, typer.Argument(help="CSV with a header, or NDJSON; may be gzipped.")],
     key: Annotated[str, typer.Option(envvar="TENUTO_KEY", help="API key that may write events.")],
     url: Annotated[str, typer.Option(envvar="TENUTO_URL", help="Where the service is.")] = "http://127.0.0.1:8080",
@@ -128,7 +185,7 @@ def import_usage(  # noqa: PLR0913 - one parameter an option
     quantity: Annotated[str | None, typer.Option(help="Column of the quantity; without it, 1 a row.")] = None,
     event: Annotated[list[str] | None, typer.Option(help="TYPE=COLUMN of the quantity; several events a row.")] = None,
     at: Annotated[str | None, typer.Option(help="Column of the time, UTC unless it says otherwise.")] = None,
-    key_column: Annotated[str | None, typer.Option(help="Column of the event key; without it, made from the row.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="Column of the event key; else made from the row.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="Columns to keep as metadata: COLUMN,COLUMN.")] = None,
     ignore_time: Annotated[bool, typer.Option(help="Bill everything as of now.")] = False,
     format: Annotated[str, typer.Option(help="csv or ndjson; by the file's ending when left out.")] = "",  # noqa: A002

@@ -192,18 +192,14 @@ def read_event(event: EventIn, tree: Any, account_id: int, path: str) -> UsageEv
     parent = _parent(event.parent_event_id, account_id, f"{path}parent_event_id")
     metadata = bodies.metadata(event.metadata, f"{path}metadata") if event.metadata else None
     found = tree.get("metadata") if metadata is not None else None
-    canonical = (
-        kind,
-        quantity_text,
-        state,
-        event.gate_on_balance,
-        override,
-        event.tag,
-        occurred_at,
-        cogs,
-        parent,
-        None if found is None else msgspec.json.encode(found, order="sorted"),
-    )
+    digest, fingerprint = None, 0
+    if key is not None:
+        digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+        free = "" if found is None else msgspec.json.encode(found, order="sorted").decode()
+        gate, tag = event.gate_on_balance, event.tag
+        body = f"{kind}\n{quantity_text}\n{state}\n{gate}\n{override}\n{tag}\n{occurred_at}\n{cogs}\n{parent}\n{free}"
+        seal = hashlib.blake2b(body.encode(), digest_size=8).digest()
+        fingerprint = int.from_bytes(seal, "big", signed=True)
     return UsageEvent(
         kind,
         quantity,
@@ -211,8 +207,8 @@ def read_event(event: EventIn, tree: Any, account_id: int, path: str) -> UsageEv
         state,
         event.gate_on_balance,
         key,
-        None if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest(),
-        int.from_bytes(hashlib.blake2b(repr(canonical).encode(), digest_size=8).digest(), "big", signed=True),
+        digest,
+        fingerprint,
         override,
         found if isinstance(found, dict) else {},
         metadata,

@@ -15,7 +15,7 @@ from tenuto.core.outcomes import Refusal
 from tenuto.engine import Answer, Engine, Once
 from tenuto.store import ledger
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Unit, translated
+from tenuto.store.database import AccountMovedOn, Contended, Unit, translated
 
 Result = TypeVar("Result")
 
@@ -48,6 +48,8 @@ async def run_once(
                 return Answer(200, body)
         except AccountMovedOn:
             continue
+        except Contended as error:
+            raise Refusal("request_in_progress") from error
     raise Refusal("request_in_progress")
 
 

@@ -27,6 +27,7 @@ else:
 
 __all__ = [
     "AccountMovedOn",
+    "Contended",
     "Database",
     "EnvironmentMovedOn",
     "KeyIsKnown",
@@ -57,6 +58,7 @@ _SESSION: Final = {
 # lanes rely on rows being taken in the order of their sorted arrays, which only the nested loop promises.
 _LANE: Final = {
     **_SESSION,
+    "lock_timeout": "1000",  # a lane that waits makes all its accounts wait
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -78,6 +80,10 @@ class EnvironmentMovedOn(Exception):
 
 class KeyIsKnown(Exception):
     """A key of the batch was used before (23505, TN003): decide again with the stored outcomes."""
+
+
+class Contended(Exception):
+    """A row was locked by somebody else for longer than is waited (55P03)."""
 
 
 class Unavailable(Exception):
@@ -146,6 +152,7 @@ _GONE: Final = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a farewell that arrived between two statements
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
@@ -179,8 +186,10 @@ async def translated() -> AsyncIterator[None]:
         raise KeyIsKnown from error
     except asyncpg.PostgresError as error:
         match error.sqlstate:
-            case "TN001" | "40001" | "40P01" | "55P03":
+            case "TN001" | "40001" | "40P01":
                 raise AccountMovedOn from error
+            case "55P03":
+                raise Contended from error
             case "TN002":
                 raise EnvironmentMovedOn from error
             case "TN003":
