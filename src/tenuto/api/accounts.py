@@ -16,6 +16,7 @@ from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer
 from tenuto.service import accounts as service
+from tenuto.service.idempotency import replace_answer
 from tenuto.service.usage import release_expired
 from tenuto.store import accounts, records
 from tenuto.store.accounts import Account
@@ -310,7 +311,10 @@ async def move_clock(call: Call) -> Answer:
     done = 0
     while released := await release_expired(call.engine, now=call.engine.now(), limit=SWEEP_MAX, only=environment.id):
         done += released
-    return Answer(200, shapes.wrapped(_clock(moved[0], call, {"release_expired": done})))
+    body, once = shapes.wrapped(_clock(moved[0], call, {"release_expired": done})), call.idempotency()
+    if once is not None:
+        await replace_answer(call.engine, environment, once, body)
+    return Answer(200, body)
 
 
 async def open_account(call: Call) -> Answer:

@@ -122,8 +122,8 @@ async def _judged(
             caller = await callers.proven(header)
         if route.scope is not None:
             caller.needs(route.scope)
-    body = b"" if route.method == "GET" else await _body(receive)
-    if route.body is not None and (body or route.serve is not accounts.open_balance):
+    body = b"" if route.body is None else await _body(receive)
+    if route.body is not None and (body or route.serve not in _OPTIONAL_BODY):
         _refuse_media(headers, route)
     query = _query(scope["query_string"], route) if scope["query_string"] else {}
     call = Call(

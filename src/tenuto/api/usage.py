@@ -495,8 +495,8 @@ def _sentence(event: Event, charge: shapes.ChargeExplainedOut | None) -> str:
             return f"{cost}; it was cancelled ({event.reason}) and costs nothing."
         case _:
             return (
-                f"{cost}; with the residue {charge.residue_before} before it, {charge.amount} whole units moved and"
-                f" {charge.residue_after} is carried on."
+                f"{cost}; with the residue of {charge.residue_before} before it that moves {charge.amount} whole and"
+                f" carries {charge.residue_after} on."
             )
 
 

@@ -127,6 +127,8 @@ class UsageWork:
         self._engine = engine
         self._unit: Unit | None = None
         self._remembered: dict[int, _Remembered] = {}
+        # Accounts that are being sent what they had before: there the sure way is the quick one.
+        self._repeating: set[int] = set()
         self._remembered_max = remembered_max
 
     async def recover(self) -> None:
@@ -148,18 +150,24 @@ class UsageWork:
         started = time.perf_counter()
         try:
             async with translated():
-                turn = self._locked if again else self._optimistic
+                is_sure = again or any(request.account_id in self._repeating for request in requests)
+                turn = self._locked if is_sure else self._optimistic
                 answers = await turn(self._unit, requests)
         except BaseException as error:
             # What a lane remembers was carried on before the save; without the save it is not true.
             for request in requests:
                 self._remembered.pop(request.account_id, None)
+                if isinstance(error, KeyIsKnown):
+                    self._repeating.add(request.account_id)
             if isinstance(error, AccountMovedOn | EnvironmentMovedOn | KeyIsKnown):
                 metrics.STALE.inc()
                 raise Again from error
             if isinstance(error, Unavailable):
                 raise Lost(str(error)) from error
             raise
+        for request, answer in zip(requests, answers, strict=True):
+            if self._repeating and not (isinstance(answer, Answer) and answer.is_replay):
+                self._repeating.discard(request.account_id)
         _account_for(requests, answers, time.perf_counter() - started)
         return answers
 
