@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from tenuto import __version__
+from tenuto.core.catalog import MATCH_MAX, PER_MAX, TIERS_MAX
+from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
+from tenuto.core.usage import EVENTS_MAX
 
 from .routes import LIMIT_MAX, Param, Route
+from .usage import CloudEvent, record_events
 
-_ALWAYS: Final = ("invalid_credentials", "insufficient_scope", "not_found", "invalid_field", "unavailable")
-_BODY: Final = ("invalid_json", "unsupported_media_type", "body_too_large", "unknown_field", "key_reused")
+_ALWAYS: Final = ("invalid_encoding", "uri_too_long", "unknown_field", "invalid_field", "overloaded", "unavailable")
+_CALLER: Final = ("invalid_credentials", "insufficient_scope", "not_found")
+_LIST: Final = ("invalid_cursor", "invalid_string", "zone_required", "unknown_zone", "out_of_range")
+_BODY: Final = (
+    "invalid_json",
+    "duplicate_key",
+    "body_too_large",
+    "unsupported_media_type",
+    "too_deep",
+    "invalid_string",
+    "missing_field",
+    "must_be_positive",
+    "out_of_range",
+    "zone_required",
+    "unknown_zone",
+)
+_KEYED: Final = ("idempotency_key_invalid", "key_reused", "request_in_progress")
+_CLOUD: Final = ("application/cloudevents+json", "application/cloudevents-batch+json")
 _PATTERNS: Final = {
     "company_id": "^c_[0-9a-z]{8}$",
     "account_id": "^a_[0-9a-z]{8}$",
@@ -24,13 +44,82 @@ _PATTERNS: Final = {
     "denomination": "^[!-~]{1,64}$",
 }
 
+_WHOLE: Final = {"minimum": 0, "maximum": AMOUNT_MAX}
+_SIGNED: Final = {"minimum": -AMOUNT_MAX, "maximum": AMOUNT_MAX}
+_UNIT: Final = {"pattern": _PATTERNS["denomination"]}
+_TIME: Final = {"format": "date-time"}
+_PRICE: Final = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,12})?$"},
+        {"type": "number", "minimum": 0, "maximum": AMOUNT_MAX},
+        {"type": "null"},
+    ]
+}
+_STATES: Final = {"enum": ["complete", "completed", "pending", "cancelled", "canceled"]}
+_LATER: Final = {"description": "Comes with plans and cards, which are not served yet."}
+_FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "type": {"string": {"pattern": r"^\S{1,128}$"}},
+    "quantity": {
+        "integer": {"minimum": 1, "maximum": AMOUNT_MAX},
+        "string": {"pattern": r"^[0-9]{1,16}(\.[0-9]{1,9})?$"},
+    },
+    "key": {"string": {"pattern": "^[ -~]{1,255}$"}},
+    "state": {"string": _STATES},
+    "tag": {"string": {"enum": ["usage", "revenue", "payout"]}},
+    "specversion": {"string": {"const": "1.0"}},
+    "id": {"string": {"pattern": "^[ -~]{1,255}$"}},
+    "time": {"string": _TIME},
+    "occurred_at": {"string": _TIME},
+    "expires_at": {"string": _TIME},
+    "now": {"string": _TIME},
+    "advance_seconds": {"integer": {"minimum": 1, "maximum": 3_200_000_000}},
+    "denomination": {"string": _UNIT},
+    "cost_override_amount": {"integer": _WHOLE},
+    "cost_override_denomination": {"string": _UNIT},
+    "cogs": {"integer": _WHOLE},
+    "cogs_amount": {"integer": _WHOLE},
+    "cogs_denomination": {"string": _UNIT},
+    "parent_event_id": {"string": {"pattern": _PATTERNS["event_id"]}},
+    "CostOverride.amount": {"integer": _WHOLE},
+    "BalanceIn.amount": {"integer": _SIGNED},
+    "AdjustmentIn.amount": {"integer": {**_SIGNED, "not": {"const": 0}}},
+    "amount": {"": _PRICE},
+    "minimum": {"": _PRICE},
+    "cap": {"": _PRICE},
+    "credit_limit": {"integer": _WHOLE},
+    "default_credit_limit": {"integer": _WHOLE},
+    "late_event_seconds": {"integer": {"minimum": 0, "maximum": 315_360_000}},
+    "ahead_event_seconds": {"integer": {"minimum": 0, "maximum": 86_400}},
+    "free_units": {"integer": _WHOLE},
+    "up_to": {"integer": {"minimum": 1, "maximum": AMOUNT_MAX}},
+    "per": {"integer": {"minimum": 1, "maximum": PER_MAX}},
+    "model": {"string": {"enum": ["per_unit", "package", "graduated", "volume"]}},
+    "tiers": {"array": {"maxItems": TIERS_MAX}},
+    "match": {"object": {"maxProperties": MATCH_MAX}},
+    "mode": {"string": {"enum": ["test", "live"]}},
+    "KeyIn.name": {"string": {"maxLength": 200}},
+    "name": {"string": {"minLength": 1, "maxLength": 200}},
+    "email": {"string": {"format": "email", "maxLength": 254}},
+    "password": {"string": {"minLength": 12, "maxLength": 1024, "format": "password"}},
+    "stripe_id": {"string": {"pattern": "^[!-~]{1,255}$"}},
+    "reason": {"string": {"minLength": 1, "maxLength": 500}},
+    "plan_id": {"": _LATER},
+    "plan_variable_amounts": {"": _LATER},
+    "enable_card_collector": {"": _LATER},
+    "token": {"": _LATER},
+    "billing_address_id": {"": _LATER},
+}
+"""What a field of a body takes beyond its kind, by JSON type ("" for raw JSON); ``Shape.field`` before ``field``."""
+
 
 def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any]:
     """The whole document. ``statuses`` gives the HTTP status of each refusal code."""
-    shapes = {shape for route in routes for shape in _shapes(route)}
+    bodies = {shape for route in routes for shape in _bodies(route)}
+    shapes = {*bodies, *(route.answer for route in routes)}
     _, components = msgspec.json.schema_components(
         sorted(shapes, key=lambda shape: shape.__name__), schema_hook=_raw, ref_template="#/components/schemas/{name}"
     )
+    asked = msgspec.json.schema_components(tuple(bodies), schema_hook=_raw)[1]
     components["Error"] = _error_schema()
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -48,7 +137,10 @@ def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
         "components": {
-            "schemas": {name: _plain(schema) for name, schema in components.items()},
+            "schemas": {
+                name: _plain(_narrowed(name, schema) if name in asked else schema)
+                for name, schema in components.items()
+            },
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "Company id and API key."},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "API key."},
@@ -57,11 +149,29 @@ def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any
     }
 
 
-def _shapes(route: Route) -> list[Any]:
-    found = [route.answer]
-    if route.body is not None:
-        found += [shape for shape in getattr(route.body, "__args__", (route.body,)) if not hasattr(shape, "__args__")]
-    return found
+def _bodies(route: Route) -> list[Any]:
+    """The shapes a body may have; a list of one is no shape of its own."""
+    if route.body is None:
+        return []
+    found = [shape for shape in getattr(route.body, "__args__", (route.body,)) if not hasattr(shape, "__args__")]
+    return [*found, CloudEvent] if route.serve is record_events else found
+
+
+def _narrowed(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A body's schema with what its fields take beyond their kinds."""
+
+    def narrow(field: dict[str, Any], extra: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        if "anyOf" in field:
+            return {**field, "anyOf": [narrow(one, extra) for one in field["anyOf"]]}
+        return {**field, **extra.get(field.get("type", ""), {})}
+
+    fields = schema["properties"]
+    return {
+        **schema,
+        "properties": {
+            field: narrow(fields[field], _FIELDS.get(f"{name}.{field}", _FIELDS.get(field, {}))) for field in fields
+        },
+    }
 
 
 def _raw(kind: type) -> dict[str, Any]:
@@ -120,23 +230,32 @@ def _operation(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
     }
     if route.is_open:
         operation["security"] = []
-    if route.method == "POST" and not route.is_open:
-        operation["parameters"].append(_IDEMPOTENCY)
+    if _is_keyed(route):
+        operation["parameters"] += [_idempotency("Idempotency-Key"), _idempotency("X-DedupeId")]
     if route.body is not None:
         content: dict[str, Any] = {"schema": _body_schema(route.body)}
         if route.example is not None:
             content["example"] = route.example
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if route.serve is record_events:
+        one = _reference(CloudEvent)
+        several = {"type": "array", "items": one, "minItems": 1, "maxItems": EVENTS_MAX}
+        operation["requestBody"]["content"] |= {_CLOUD[0]: {"schema": one}, _CLOUD[1]: {"schema": several}}
     return operation
 
 
-_IDEMPOTENCY: Final = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "The same key with the same body gets the first answer again.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-}
+def _is_keyed(route: Route) -> bool:
+    return route.method != "GET" and not route.is_open
+
+
+def _idempotency(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": "The same key with the same body gets the first answer again.",
+        "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
+    }
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
@@ -170,7 +289,7 @@ def _body_schema(body: Any) -> dict[str, Any]:
     if not hasattr(body, "__args__"):
         return _reference(body)
     one = _reference(body.__args__[0])
-    return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}]}
+    return {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": EVENTS_MAX}]}
 
 
 def _answer(route: Route) -> dict[str, Any]:
@@ -193,14 +312,17 @@ def _answer(route: Route) -> dict[str, Any]:
 
 
 def _errors(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
-    codes = [*route.refusals, *_ALWAYS, *(_BODY if route.body is not None else ())]
-    if route.is_open:
-        codes = [code for code in codes if code not in {"invalid_credentials", "insufficient_scope", "not_found"}]
+    codes = [
+        *route.refusals,
+        *_ALWAYS,
+        *(() if route.is_open else _CALLER),
+        *(_LIST if any(param.kind == "cursor" for param in route.query) else ()),
+        *(_BODY if route.body is not None else ()),
+        *(_KEYED if _is_keyed(route) else ()),
+    ]
     grouped: dict[int, list[str]] = {}
     for code in dict.fromkeys(codes):
         grouped.setdefault(statuses[code], []).append(code)
-    for status, code in ((400, "invalid_json"), (409, "request_in_progress")):
-        grouped.setdefault(status, []).append(code) if code not in grouped.get(status, ()) else None
     return {
         str(status): {
             "description": "; ".join(f"`{code}`: {REFUSALS[code][1]}" for code in found),

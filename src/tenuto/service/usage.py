@@ -80,10 +80,13 @@ class UsageRequest:
 def open_lanes(engine: Engine) -> Lanes[UsageRequest, Answer]:
     """The lanes of a worker; :meth:`Lanes.start` starts them."""
     count = max(1, engine.settings.lanes)
+    # Beside other workers most of what one remembers is out of date by the next batch, and finding that out costs more
+    # than reading does.
+    remembered = REMEMBERED_MAX // count if engine.settings.workers <= 1 else 0
     return Lanes(
         [
             Lane(
-                UsageWork(engine, REMEMBERED_MAX // count),
+                UsageWork(engine, remembered),
                 weigh=_weight,
                 waiting_max=WAITING_MAX // count,
                 batch_max=BATCH_MAX // count,

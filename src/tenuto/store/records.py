@@ -191,14 +191,13 @@ async def list_events(
     ``filters``: type, state, gated, key, tag, denomination, parent_event_id, from, to (of the event's own time).
     """
     where, arguments = _filtered("e", filters, {"denomination", "parent_event_id", "key", "type", "tag", "gated"})
-    if "state" in filters:
+    if filters.get("state") == "complete":
+        where += " and e.state = 0"
+    elif "state" in filters:
         arguments.append(now)
         lapsed = f"e.state = 1 and e.expires_at <= ${len(arguments)}"
-        where += {
-            "complete": " and e.state = 0",
-            "pending": f" and e.state = 1 and not ({lapsed})",
-            "cancelled": f" and (e.state = 2 or {lapsed})",
-        }[str(filters["state"])]
+        still = f" and e.state = 1 and not ({lapsed})"
+        where += still if filters["state"] == "pending" else f" and (e.state = 2 or {lapsed})"
     rows = await _windowed(reader, _EVENT, "e", whose, page, where, arguments)
     return [as_of(event_of(row), now) for row in rows]
 

@@ -1,0 +1,425 @@
+"""The audit: every fact that is stored twice, or follows from others, worked out again from the rows beneath it.
+
+The problem, on one example. A balance says 7, its residue 0.1, and nobody remembers why. The audit adds up:
+
+    check      stored                          worked out                                          verdict
+    balances   balance.amount 7                its transactions: +10 -3                            agrees
+    chain      seq 2 starts at 10              seq 1 ended at 10                                   agrees
+    residue    posted 3, residue 1/10          costs of its complete events: 2.7 + 0.4             agrees
+    holds      balance.pending 4               its open holds keep 3                               names the balance
+
+A check is one statement over whole tables, so that ten million events are a matter of minutes; fractions are summed per
+denominator by PostgreSQL and put together exactly here. All checks of an audit must see one snapshot
+(``Database.snapshot``): then they agree while the service writes, since every unit leaves the books in order.
+Hot tables have no foreign keys and no checks of their own; here is where their rules are held. The statements stand in
+``audit_queries``. Sources: design 5, 6 and 12, bar 2.1 to 2.4 and I-64; ``docs/audit.md`` tells the rules to operators.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import asyncpg
+import msgspec
+
+from tenuto.core.catalog import PriceVersion, price_version
+from tenuto.core.identifiers import spell, spell_of_account
+from tenuto.core.money import Exact, exact
+from tenuto.core.outcomes import REFUSALS, Kind, Refusal
+from tenuto.core.rating import Counter, rate
+
+from . import audit_queries as queries
+from .database import Reader, Record
+
+FINDINGS_MAX: Final = 100
+"""Findings of one check that are named; all are counted."""
+
+SAMPLED_FROM: Final = 1_000_000
+"""Stored events from which on the checks that work row by row in Python take a random share, about this many rows."""
+
+_PREFETCH: Final = 5_000
+
+
+class Finding(NamedTuple):
+    """One row that disagrees: its public id, what it says, and what it should say by the rows beneath it."""
+
+    check: str
+    row: str
+    stored: str
+    expected: str
+
+
+class Outcome(NamedTuple):
+    """What one check found: ``total`` rows that disagree, the first of them in ``findings``."""
+
+    check: str
+    total: int
+    findings: tuple[Finding, ...]
+
+
+class Plan(NamedTuple):
+    """How an audit goes about it.
+
+    ``counts`` are the rows of the snapshot by name. Row by row, only every ``stride``-th event is looked at, the ones
+    whose id leaves ``offset``: 1 and 0 mean all of them.
+    """
+
+    counts: Mapping[str, int]
+    limit: int
+    stride: int
+    offset: int
+
+
+class Price(NamedTuple):
+    """A version of a price with what it is for, or without terms where those stored cannot be read."""
+
+    environment_id: int
+    id: int
+    price_id: int
+    number: int
+    type: str
+    denomination: str
+    version: PriceVersion | None
+    problem: str
+
+
+class Check(NamedTuple):
+    """A rule by its name, in one sentence, and how rows that break it are found: (total, the first ones)."""
+
+    name: str
+    rule: str
+    find: Callable[[Reader, Plan, str], Awaitable[Outcome]]
+
+
+async def plan(reader: Reader, *, limit: int = FINDINGS_MAX) -> Plan:
+    """Count what there is, and set the transaction up for statements that read whole tables.
+
+    ``reader`` must be inside a transaction that sees one snapshot (``Database.snapshot``).
+    """
+    # Whole tables are joined: a nested loop could only be chosen by mistake, on statistics older than the rows.
+    await reader.execute("set local work_mem = '128MB'")
+    await reader.execute("set local enable_nestloop = off")
+    counts: dict[str, int] = dict(await reader.fetchrow(queries.COUNTS) or {})
+    stride = max(1, counts["events"] // SAMPLED_FROM)
+    return Plan(counts, limit, stride, secrets.randbelow(stride))
+
+
+async def run(reader: Reader, planned: Plan, check: Check) -> Outcome:
+    """One check. Data that cannot even be computed with (text that is no JSON, say) is a finding, not a fault."""
+    try:
+        async with reader.transaction():
+            return await check.find(reader, planned, check.name)
+    except asyncpg.DataError as error:
+        finding = Finding(check.name, "(unreadable data)", str(error), check.rule)
+        return Outcome(check.name, 1, (finding,))
+
+
+async def outcomes(reader: Reader, planned: Plan) -> AsyncIterator[Outcome]:
+    """All checks, one after the other."""
+    for check in CHECKS:
+        yield await run(reader, planned, check)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def row_name(kind: str, account_id: int, number: int, word: str) -> str:
+    """How a row is named to people: its public id, or for what has none of its own, the id of what owns it and a path.
+
+    ``number`` is the id in the account or company, ``word`` a denomination, a month or a key.
+    """
+    match kind:
+        case "event":
+            return spell_of_account("e", account_id, number)
+        case "transaction":
+            return spell_of_account("t", account_id, number)
+        case "account":
+            return spell("a", account_id)
+        case "balance":
+            return f"{spell('a', account_id)}/balance/{word}"
+        case "counter":
+            return f"{spell('a', account_id)}/{spell('ep', number)}/{word}"
+        case "price":
+            return f"{spell('ep', number)}/versions/{word}"
+        case "environment":
+            return f"{spell('c', account_id)} ({word})"
+        case _:
+            return f"environment {account_id}, idempotency key {word}"
+
+
+_Find: TypeAlias = Callable[[Reader, Plan, str], Awaitable[Outcome]]
+
+
+class _Tray:
+    """Findings as they come up, one by one: counted all, kept up to the limit."""
+
+    def __init__(self, check: str, limit: int) -> None:
+        self._check, self._limit = check, limit
+        self._total = 0
+        self._findings: list[Finding] = []
+
+    def add(self, row: tuple[str, int, int, str], stored: str, expected: str) -> None:
+        self._total += 1
+        if len(self._findings) < self._limit:
+            self._findings.append(Finding(self._check, row_name(*row), stored, expected))
+
+    def outcome(self) -> Outcome:
+        return Outcome(self._check, self._total, tuple(self._findings))
+
+
+def _by_sql(query: str, *arguments: object) -> _Find:
+    """A check that is one statement of (kind, account_id, number, word, stored, expected) per row that disagrees."""
+
+    async def find(reader: Reader, planned: Plan, name: str) -> Outcome:
+        return _outcome(name, await reader.fetch(_limited(query), planned.limit, *arguments))
+
+    return find
+
+
+def _limited(query: str) -> str:
+    """The query with its total, cut at $1 rows. Its own CTEs stay inside."""
+    return (
+        "select found.kind, found.account_id, found.number, found.word, found.stored, found.expected,"
+        f" count(*) over () as total from ({query}) as found (kind, account_id, number, word, stored, expected)"
+        ' order by found.account_id, found.number, found.word collate "C" limit $1'
+    )
+
+
+def _outcome(name: str, rows: Sequence[Record]) -> Outcome:
+    findings = tuple(
+        Finding(
+            name,
+            row_name(row["kind"], row["account_id"], row["number"], row["word"]),
+            row["stored"],
+            row["expected"],
+        )
+        for row in rows
+    )
+    return Outcome(name, rows[0]["total"] if rows else 0, findings)
+
+
+# --- fractions --------------------------------------------------------------------------------------------------------
+
+
+def _sum(parts: Iterable[str] | None) -> Fraction:
+    """The exact sum of fractions, one per denominator."""
+    return sum((Fraction(part) for part in parts or ()), Fraction(0))
+
+
+def _fraction(text: str | None) -> Fraction | None:
+    """The fraction behind a text, None where it is none."""
+    try:
+        return None if text is None else Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+async def _residues(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """Units posted by usage plus residue against the exact sum of the costs (design 5.3, bar I-57)."""
+    tray = _Tray(name, planned.limit)
+    async for row in reader.cursor(queries.RESIDUE, prefetch=_PREFETCH):
+        owed, residue, posted = _sum(row["parts"]), _fraction(row["residue"]), int(row["posted"])
+        if residue is None or posted + residue != owed:
+            tray.add(
+                ("balance", row["account_id"], 0, row["denomination"]),
+                f"posted {posted}, residue {row['residue']}",
+                f"together {owed}, the exact cost of its complete events",
+            )
+    return tray.outcome()
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+async def _digests(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """BLAKE2b-128 of each key against its digest, by which keys are told apart (design 6); a share of very many."""
+    tray = _Tray(name, planned.limit)
+    async for row in reader.cursor(queries.KEYED, planned.stride, planned.offset, prefetch=_PREFETCH):
+        digest = blake2b(row["key"].encode(), digest_size=queries.DIGEST_BYTES).digest()
+        if digest != row["key_digest"]:
+            tray.add(
+                ("event", row["account_id"], row["id"], ""),
+                f"key {row['key']}, digest {(row['key_digest'] or b'').hex() or 'none'}",
+                f"digest {digest.hex()}",
+            )
+    return tray.outcome()
+
+
+_PAYMENT_CODES: Final = sorted(code for code, (kind, _) in REFUSALS.items() if kind is Kind.PAYMENT)
+
+
+# --- prices -----------------------------------------------------------------------------------------------------------
+
+
+async def _prices(reader: Reader) -> list[Price]:
+    """Every version of every price there ever was."""
+    rows = await reader.fetch(
+        "select p.environment_id, p.id as price_id, p.type, p.denomination, v.id, v.number, v.terms, v.effective_at"
+        " from event_price p join event_price_version v on v.environment_id = p.environment_id and v.price_id = p.id"
+    )
+    return [_price(row) for row in rows]
+
+
+def _price(row: Record) -> Price:
+    version, problem = None, ""
+    try:
+        version = price_version(
+            id=row["id"],
+            price_id=row["price_id"],
+            number=row["number"],
+            denomination=row["denomination"],
+            effective_at=row["effective_at"],
+            terms=msgspec.json.decode(row["terms"], type=dict[str, Any]),
+        )
+    except (Refusal, ValueError, ArithmeticError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        problem = str(error)
+    return Price(
+        row["environment_id"],
+        row["id"],
+        row["price_id"],
+        row["number"],
+        row["type"],
+        row["denomination"],
+        version,
+        problem,
+    )
+
+
+async def _terms(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """Stored terms that the engine itself could not read any more."""
+    tray = _Tray(name, planned.limit)
+    for price in await _prices(reader):
+        if price.version is None:
+            tray.add(("price", 0, price.price_id, str(price.number)), price.problem, "terms that can be read")
+    return tray.outcome()
+
+
+async def _priced(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """Each charge against the price it names; of a plain price its cost too, quantity times unit to the last digit."""
+    prices = await _prices(reader)
+    units = [price.version.unit if price.version else Exact(0, 1) for price in prices]
+    rows = await reader.fetch(
+        _limited(queries.PRICED),
+        planned.limit,
+        [price.environment_id for price in prices],
+        [price.id for price in prices],
+        [price.type for price in prices],
+        [price.denomination for price in prices],
+        [price.version is not None and price.version.is_plain for price in prices],
+        [str(unit.numerator) for unit in units],
+        [str(unit.denominator) for unit in units],
+    )
+    return _outcome(name, rows)
+
+
+async def _rated(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """Charges of tiers, packages, free units, minimum and cap, rated again after what their month had seen."""
+    tray = _Tray(name, planned.limit)
+    versions = {
+        (price.environment_id, price.id): price.version
+        for price in await _prices(reader)
+        if price.version is not None and not price.version.is_plain
+    }
+    query = reader.cursor(
+        queries.RATED,
+        [environment_id for environment_id, _ in versions],
+        [version_id for _, version_id in versions],
+        planned.stride,
+        planned.offset,
+        prefetch=_PREFETCH,
+    )
+    async for row in query:
+        try:
+            expected = _rated_again(row, versions[row["environment_id"], row["id"]])
+        except (ValueError, ArithmeticError, AttributeError, TypeError) as error:
+            expected = f"a quantity and a past that can be rated ({error})"
+        if expected:
+            tray.add(
+                ("event", row["account_id"], row["event_id"], row["denomination"]),
+                f"quantity {row['quantity']}, cost {row['cost']} {row['denomination']}, before it {row['prior']}",
+                expected,
+            )
+    return tray.outcome()
+
+
+def _rated_again(row: Record, version: PriceVersion) -> str:
+    """What a charge should be by its version, or nothing where it is that."""
+    prior = msgspec.json.decode(row["prior"] or "null")
+    if prior is None and version.is_counted:
+        return "" if row["state"] == queries.CANCELLED else "what its month had seen before it"
+    before = [_fraction((prior or {}).get(name)) for name in ("units", "billed", "counted")]
+    units, billed, counted = (Fraction(0) if part is None else part for part in before)
+    rated = rate(version, exact(row["quantity"]), Counter(_exact(units), _exact(billed)))
+    cost, again = _fraction(row["cost"]), Fraction(*rated.cost)
+    is_override = row["is_settled"] and cost is not None and cost.denominator == 1
+    if cost != again and not is_override:
+        return f"cost {again}"
+    if prior is not None and counted != Fraction(*rated.counted):
+        return f"counted {Fraction(*rated.counted)}"
+    return ""
+
+
+def _exact(value: Fraction) -> Exact:
+    return Exact(value.numerator, value.denominator)
+
+
+async def _counters(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """What a month has seen of a counted price against the events it has seen (design 11, Rating)."""
+    tray = _Tray(name, planned.limit)
+    async for row in reader.cursor(queries.COUNTERS, prefetch=_PREFETCH):
+        units, billed = _sum(row["units_parts"]), _sum(row["billed_parts"])
+        if (_fraction(row["units"]), _fraction(row["billed"])) != (units, billed):
+            tray.add(
+                ("counter", row["account_id"], row["price_id"], row["month"][:7]),
+                f"units {row['units']}, billed {row['billed']}",
+                f"units {units}, billed {billed}, the sums over its events",
+            )
+    return tray.outcome()
+
+
+# --- the checks -------------------------------------------------------------------------------------------------------
+
+
+CHECKS: Final = (
+    Check("balances", "a balance is the sum of its transactions", _by_sql(queries.BALANCES)),
+    Check("chain", "transactions are numbered without a gap, each starts where the last ended", _by_sql(queries.CHAIN)),
+    Check("ends", "a balance stands where its last transaction ended", _by_sql(queries.ENDS)),
+    Check("holds", "what is pending is what open holds keep", _by_sql(queries.HOLDS)),
+    Check("residue", "units posted by usage plus residue are the exact sum of costs", _residues),
+    Check("last", "the last event of a balance shows the residue it has", _by_sql(queries.LAST)),
+    Check("postings", "charges name usage transactions that exist, and where those ended", _by_sql(queries.POSTINGS)),
+    Check("totals", "a usage transaction is what its events moved", _by_sql(queries.TOTALS)),
+    Check("amounts", "a charge moves or holds its cost, to the unit", _by_sql(queries.AMOUNTS)),
+    Check(
+        "states",
+        "events are pending, complete or cancelled, with all that belongs to it",
+        _by_sql(queries.EVENT_STATES),
+    ),
+    Check("keys", "a key has one outcome, accepted or refused", _by_sql(queries.KEYS)),
+    Check("digests", "digests are those of their keys", _digests),
+    Check(
+        "refusals",
+        "refused events are marked at their account and had no effect",
+        _by_sql(queries.REFUSALS, _PAYMENT_CODES),
+    ),
+    Check("terms", "the terms of every price can be read", _terms),
+    Check("prices", "charges name a price of theirs and cost what it says", _priced),
+    Check("ratings", "tiers, packages, minimum and cap come to the same again", _rated),
+    Check("counters", "counted prices have seen the units and amounts of their events", _counters),
+    Check("ticks", "no id of an account lies above its tick", _by_sql(queries.TICKS)),
+    Check(
+        "owners", "every row belongs to an account, a balance, an event, a price that exist", _by_sql(queries.OWNERS)
+    ),
+    Check("environments", "live time is real, test clocks are not behind", _by_sql(queries.ENVIRONMENTS)),
+    Check("bounds", "amounts and quantities lie within their bounds", _by_sql(queries.BOUNDS)),
+    Check("spellings", "stored fractions are fractions", _by_sql(queries.SPELLINGS)),
+    Check("answers", "stored answers were given", _by_sql(queries.ANSWERS)),
+)
+"""All checks, in the order in which they are made."""

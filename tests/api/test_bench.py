@@ -1,0 +1,88 @@
+"""The bench runs, prints every figure and ratio, and every answer that it counts is a 200. It asserts no timing."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenuto.bench import AGAIN, LARGE, SCENARIOS
+
+NAMES = [scenario.name for scenario in SCENARIOS]
+RATIOS = [
+    "c32 / plain",
+    "c128 / plain",
+    "batch / copy",
+    "hot32 / c32",
+    "hot128 / c128",
+    *(f"{name}{LARGE} / {name}" for name in AGAIN),
+    "p50 of c1 / p50 of bare",
+    "p99 at half load, ms",
+]
+
+
+def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tenuto.cli", "bench", "--data", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
+    """One tiny run: what it printed, what it wrote, and the folder it worked in."""
+    folder = tmp_path_factory.mktemp("bench")
+    report = tmp_path_factory.mktemp("report") / "report.json"
+    tiny = ("--seconds", "0.3", "--rounds", "1", "--accounts", "50", "--events-stored", "1000")
+    done = bench(folder, *tiny, "--json", str(report))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(report.read_text()), folder
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(name + LARGE for name in AGAIN)])
+def test_every_figure_is_measured_and_printed(ran: tuple[str, Any, Path], name: str) -> None:
+    printed, report, _ = ran
+    figure = next(figure for figure in report["figures"] if figure["name"] == name)
+
+    assert figure["rate"] > 0
+    assert 0 < figure["p50_ms"] <= figure["p99_ms"]
+    assert figure["failed"] == 0, figure["statuses"]
+    assert f" {name} " in printed
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_every_ratio_is_printed(ran: tuple[str, Any, Path], name: str) -> None:
+    printed, report, _ = ran
+    ratio = next(ratio for ratio in report["ratios"] if ratio["name"] == name)
+
+    assert math.isfinite(ratio["value"])
+    assert f" {name} " in printed
+
+
+def test_the_machine_and_the_settings_are_printed(ran: tuple[str, Any, Path]) -> None:
+    printed, report, _ = ran
+
+    assert report["settings"]["fsync"] == report["settings"]["synchronous_commit"] == "on"
+    for name in ("processor", "memory", "fsync", "Python", "PostgreSQL"):
+        assert f"{name} {report['machine'][name]}" in printed
+    for name, value in report["settings"].items():
+        assert f"{name} {value}" in printed
+
+
+def test_nothing_is_left_behind(ran: tuple[str, Any, Path]) -> None:
+    assert list(ran[2].iterdir()) == []
+
+
+def test_only_what_is_named_is_measured(tmp_path: Path) -> None:
+    wrong = bench(tmp_path, "--only", "c32,c33")
+
+    assert wrong.returncode == 1
+    assert "c33" in wrong.stderr
