@@ -8,11 +8,12 @@ router costs more than they do. Both ends run the same pipeline, ``perform``.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import structlog
 import uuid_utils
@@ -55,6 +56,10 @@ STATUSES: Final = {
 URI_MAX: Final = 8192
 QUERY_FIELDS_MAX: Final = 50
 BODY_SECONDS: Final = 10.0
+
+_ESCAPED_SLASH: Final = re.compile("%2[fF]")
+_SLASH: Final = "\ufffe"
+"""A slash inside a name of the path (a denomination may hold one) until the path is taken apart; never a character."""
 
 _JSON: Final = (b"content-type", b"application/json; charset=utf-8")
 _PRIVATE: Final = (
@@ -316,6 +321,8 @@ class Application:
             await self._litestar(scope, receive, send)
             return
         path = scope["path"]
+        if b"%2" in scope["raw_path"]:
+            path = unquote(_ESCAPED_SLASH.sub(_SLASH, scope["raw_path"].decode("ascii")))
         if path.startswith("/v1/"):
             path = path[3:]
         if len(path) > 1 and path.endswith("/"):
@@ -343,7 +350,7 @@ class Application:
         if method == "POST" and len(parts) == 4 and parts[1] == "accounts" and parts[3] == "events":  # noqa: PLR2004
             return self._record, {"account_id": parts[2]}
         if method == "GET" and len(parts) == 5 and parts[1] == "accounts" and parts[3] == "balance":  # noqa: PLR2004
-            return self._balance, {"account_id": parts[2], "denomination": parts[4]}
+            return self._balance, {"account_id": parts[2], "denomination": parts[4].replace(_SLASH, "/")}
         if method == "PUT" and len(parts) == 3 and parts[1] == "events":  # noqa: PLR2004
             return self._finish, {"event_id": parts[2]}
         return None
@@ -356,7 +363,7 @@ class Application:
             assert self._engine is not None
             assert self._callers is not None
             route = by_method[request.scope["method"]]
-            params = {name: str(value) for name, value in request.path_params.items()}
+            params = {name: str(value).replace(_SLASH, "/") for name, value in request.path_params.items()}
             reply = await perform(self._engine, self._callers, route, params, request.scope, request.receive)
             return _response(reply)
 

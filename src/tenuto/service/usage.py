@@ -46,6 +46,7 @@ REMEMBERED_MAX: Final = 20_000
 TIDIED_MAX: Final = 1000
 """Holds past their hour that a lane tidies for one account before it decides; the sweep does the rest."""
 RECOVER_SECONDS: Final = 3.0
+SURE_TURNS: Final = 32
 PAYMENT_REQUIRED: Final = 402
 
 _log = structlog.get_logger()
@@ -130,8 +131,9 @@ class UsageWork:
         self._engine = engine
         self._unit: Unit | None = None
         self._remembered: dict[int, _Remembered] = {}
-        # Accounts that are being sent what they had before: there the sure way is the quick one.
-        self._repeating: set[int] = set()
+        # Accounts that are sent what they had before, or that others write to: there the sure way is the quick one,
+        # for so many turns.
+        self._sure: dict[int, int] = {}
         self._remembered_max = remembered_max
 
     async def recover(self) -> None:
@@ -153,26 +155,38 @@ class UsageWork:
         started = time.perf_counter()
         try:
             async with translated():
-                is_sure = again or any(request.account_id in self._repeating for request in requests)
+                is_sure = again or any(request.account_id in self._sure for request in requests)
                 turn = self._locked if is_sure else self._optimistic
                 answers = await turn(self._unit, requests)
         except BaseException as error:
             # What a lane remembers was carried on before the save; without the save it is not true.
             for request in requests:
                 self._remembered.pop(request.account_id, None)
-                if isinstance(error, KeyIsKnown):
-                    self._repeating.add(request.account_id)
+                if isinstance(error, AccountMovedOn | KeyIsKnown):
+                    self._sure[request.account_id] = SURE_TURNS
             if isinstance(error, AccountMovedOn | EnvironmentMovedOn | KeyIsKnown):
                 metrics.STALE.inc()
                 raise Again from error
             if isinstance(error, Unavailable):
                 raise Lost(str(error)) from error
             raise
-        for request, answer in zip(requests, answers, strict=True):
-            if self._repeating and not (isinstance(answer, Answer) and answer.is_replay):
-                self._repeating.discard(request.account_id)
+        if self._sure:
+            self._wear_off(requests, answers)
         _account_for(requests, answers, time.perf_counter() - started)
         return answers
+
+    def _wear_off(self, requests: Sequence[UsageRequest], answers: Sequence[Answer | BaseException]) -> None:
+        """Count down what has to be done the sure way; an answer that was a replay starts anew."""
+        for request, answer in zip(requests, answers, strict=True):
+            left = self._sure.get(request.account_id)
+            if left is None:
+                continue
+            if isinstance(answer, Answer) and answer.is_replay:
+                self._sure[request.account_id] = SURE_TURNS
+            elif left > 1:
+                self._sure[request.account_id] = left - 1
+            else:
+                del self._sure[request.account_id]
 
     async def _optimistic(self, unit: Unit, requests: Sequence[UsageRequest]) -> Sequence[Answer | BaseException]:
         batch = self._begin({request.environment.id: request.environment for request in requests})
