@@ -50,9 +50,7 @@ class Client:
     ) -> None:
         self._connection.close()
 
-    def call(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request; ``body`` is sent as it is when it is bytes, else as JSON."""
         sent: dict[str, str] = dict(headers or {})
         payload: bytes | None = None
@@ -80,9 +78,7 @@ class Company:
         assert reply.status == 200, reply
         return cls(client, reply.data["id"], reply.data["api_key"])
 
-    def call(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Reply:
         """A request with the company's key; ``{company}`` in the path is its id."""
         basic = base64.b64encode(f"{self.id}:{self.key}".encode()).decode()
         return self.client.call(
@@ -110,7 +106,7 @@ class Company:
 
     def send(self, account_id: str, *events: Mapping[str, object], **event: object) -> Reply:
         """One event by its fields, or a list of events."""
-        return self.call("POST", f"/v1/accounts/{account_id}/events", event if event else list(events))
+        return self.call("POST", f"/v1/accounts/{account_id}/events", event or list(events))
 
     def balance(self, account_id: str, denomination: str) -> Any:
         reply = self.call("GET", f"/v1/accounts/{account_id}/balance/{denomination}")

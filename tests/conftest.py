@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,9 +70,6 @@ def _on(dsn: str, name: str) -> str:
 
 def _run(work: Callable[[], object]) -> None:
     """Run a coroutine function on a loop of its own, away from the loop of the tests."""
-    import asyncio
-    import threading
-
     failed: list[BaseException] = []
 
     def body() -> None:

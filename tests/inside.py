@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +24,7 @@ from tenuto.store.accounts import Environment
 from tenuto.store.database import Database
 from tests.core.account_life import event, settle_for
 
-__all__ = ["Asked", "Inside", "another_engine", "disagreements", "event", "let_go", "meanwhile", "settle_for"]
+__all__ = ["Asked", "Inside", "another_engine", "audit", "disagreements", "event", "let_go", "meanwhile", "settle_for"]
 
 
 class Asked(NamedTuple):
@@ -315,3 +317,14 @@ async def disagreements(dsn: str) -> list[str]:
         if exact.get(place, Fraction()) != residue - row["used"]:
             found.append(f"{place}: events cost {exact.get(place)}, posted {-row['used']} with residue {residue}")
     return found
+
+
+async def audit(dsn: str) -> None:
+    """The product's own word for it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tenuto.cli", "audit", "--database", dsn),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()

@@ -294,7 +294,7 @@ class Moody(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
-    def log_message(self, format: str, *args: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # type: ignore[explicit-override]
         pass
 
 

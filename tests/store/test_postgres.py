@@ -124,7 +124,7 @@ def start(
     return EmbeddedPostgres.start(data, bindir=bindir, settings=settings, progress=progress)
 
 
-def query(dsn: str, sql: str) -> Any:  # noqa: ANN401 - What the column holds.
+def query(dsn: str, sql: str) -> Any:
     """The first value that the statement answers, through a connection of its own."""
 
     async def ask() -> object:
@@ -145,7 +145,7 @@ def until(fact: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def patient_query(dsn: str, sql: str, seconds: float = 10.0) -> Any:  # noqa: ANN401
+def patient_query(dsn: str, sql: str, seconds: float = 10.0) -> Any:
     """Ask again until the server answers; the limit is the promise of how soon it is back."""
     limit = time.monotonic() + seconds
     while True:
@@ -192,7 +192,7 @@ class Application:
         self.last = 0
         self.guardian, self.dsn, self.forked = self.read()
 
-    def read(self) -> Any:  # noqa: ANN401 - What the application said.
+    def read(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "the application ended early"
