@@ -37,7 +37,6 @@ class Settings:
     registration: str = ""
     operator_token: str = ""
     log_level: str = "info"
-    public_url: str = ""
 
     @property
     def is_registration_open(self) -> bool:

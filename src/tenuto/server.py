@@ -51,7 +51,7 @@ class Workers:
             **os.environ,
             **{
                 f"TENUTO_{name.upper()}": str(getattr(settings, name))
-                for name in ("host", "port", "workers", "lanes", "operator_token", "log_level", "public_url", "data")
+                for name in ("host", "port", "workers", "lanes", "operator_token", "log_level", "data")
             },
             # The workers get a database in any case; whether strangers may register was decided before.
             "TENUTO_REGISTRATION": "open" if settings.is_registration_open else "closed",

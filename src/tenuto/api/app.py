@@ -395,7 +395,7 @@ def _out_of_route(request: Request[Any, Any, Any], error: Exception) -> Response
     request_id = f"req_{uuid_utils.uuid7().hex}"
     if isinstance(error, MethodNotAllowedException):
         reply = _failed(Refusal("method_not_allowed"), None, request_id, started)
-        allowed = sorted({route.method for route in ROUTES if _matches(route.path, request.scope["path"])})
+        allowed = sorted({route.method for route in ROUTES if _matches(route.path, request.scope["path"])}) or ["GET"]
         return _response(reply._replace(headers=[*reply.headers, (b"allow", ", ".join(allowed).encode())]))
     if isinstance(error, NotFoundException):
         return _response(_failed(Refusal("not_found"), None, request_id, started))
