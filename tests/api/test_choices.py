@@ -145,11 +145,19 @@ def test_live_time_is_real(company: Company, client: Client) -> None:
     [
         ({"quantity": 3}, 3, None),
         ({"quantity": 3, "metadata": {"model": "large"}}, 3, {"model": "large"}),
-        ({"quantity": 3, "model": "large"}, 1, {"quantity": 3, "model": "large"}),
+        ({"quantity": 3, "model": "large"}, 3, {"quantity": 3, "model": "large"}),
+        ({"state": "CA"}, 1, {"state": "CA"}),
         ({"type": "OTHER"}, 1, {"type": "OTHER"}),
         ("a text", 1, "a text"),
     ],
-    ids=["fields", "fields-and-metadata", "mixed-is-metadata", "type-is-metadata", "text-is-metadata"],
+    ids=[
+        "fields",
+        "fields-and-metadata",
+        "mixed-counts-and-is-metadata",
+        "state-of-theirs",
+        "type-is-metadata",
+        "text-is-metadata",
+    ],
 )
 def test_data_of_a_cloud_event(company: Company, data: object, quantity: int, metadata: object) -> None:
     account = company.account()

@@ -168,6 +168,10 @@ class Call:
         for param in self.route.query:
             if param.name in self.query and param.kind not in {"limit", "cursor"}:
                 found[param.name] = _read_param(param, self.query[param.name])
+        parent = found.get("parent_event_id")
+        if isinstance(parent, tuple):
+            # An event id names its account too; only that account's events can be meant.
+            found["parent_account_id"], found["parent_event_id"] = parent
         return found
 
     def limit(self) -> int:
@@ -235,7 +239,7 @@ def _read_param(param: Param, text: str) -> object:  # noqa: C901 - one case a k
             found = read_of_account("e", text)
             if found is None:
                 raise invalid(param.name, "is the id of an event.")
-            return found[1]
+            return found
         case "account_id":
             number = read("a", text)
             if number is None:

@@ -78,6 +78,7 @@ _STATES: Final[dict[str, State]] = {
     "cancelled": "cancelled",
     "canceled": "cancelled",
 }
+_DATA_FIELDS: Final = frozenset(EventIn.__struct_fields__) - {"type", "key"}
 _PLAIN: Final = b"application/json"
 _ONE: Final = Exact(1, 1)
 
@@ -153,15 +154,29 @@ def _cloud_events(body: bytes, *, is_batch: bool) -> tuple[list[EventIn], list[A
 
 
 def _of_data(envelope: CloudEvent, tree: Any, path: str) -> tuple[EventIn, Any]:
-    """An envelope's data: an object that only has fields of an event is one, anything else is metadata."""
-    if isinstance(tree, dict) and tree and tree.keys() <= set(EventIn.__struct_fields__) - {"type", "key"}:
-        try:
-            return msgspec.json.decode(b'{"type":"-",' + bytes(envelope.data).lstrip()[1:], type=EventIn), tree.get(
-                "metadata"
-            )
-        except msgspec.ValidationError as error:
-            raise invalid(path, f"{error}.".replace("`", "")) from error
-    return EventIn(type="-", metadata=envelope.data), tree
+    """An envelope's data: its members that are fields of an event count as such; with others, all of it is metadata.
+
+    ``state`` and ``tag`` are words with other meanings too: they count where they hold a value of ours (decision 0013).
+    """
+    if not isinstance(tree, dict):
+        return EventIn(type="-", metadata=envelope.data), tree
+    members = msgspec.json.decode(envelope.data, type=dict[str, msgspec.Raw])
+    taken = {name: raw for name, raw in members.items() if name in _DATA_FIELDS}
+    for name, allowed in (("state", _STATES), ("tag", records.TAGS)):
+        if name in taken and tree[name] not in allowed:
+            del taken[name]
+    is_whole = len(taken) < len(members)
+    if is_whole:
+        taken.pop("metadata", None)
+    pieces = b",".join(msgspec.json.encode(name) + b":" + bytes(raw) for name, raw in taken.items())
+    try:
+        event = msgspec.json.decode(b'{"type":"-"' + (b"," + pieces if pieces else b"") + b"}", type=EventIn)
+    except msgspec.ValidationError as error:
+        raise invalid(path, f"{error}.".replace("`", "")) from error
+    if not is_whole:
+        return event, tree.get("metadata")
+    event.metadata = envelope.data
+    return event, tree
 
 
 def _placed(events: Sequence[EventIn], trees: Sequence[Any], *, is_list: bool) -> list[tuple[EventIn, Any, str]]:
@@ -380,8 +395,10 @@ async def list_company_events(call: Call) -> Answer:
     call.company()
     filters = call.filters()
     whose = call.whose(None)
-    if "account_id" in filters:
-        account_id = int(str(filters["account_id"]))
+    accounts = {filters[name] for name in ("account_id", "parent_account_id") if name in filters}
+    if len(accounts) > 1:
+        return Answer(200, shapes.listed([], None))
+    for account_id in map(int, map(str, accounts)):
         whose = whose._replace(account_id=account_id)
         async with call.engine.database.reading() as reader:
             if not await records.owns_account(reader, call.environment.id, account_id):
@@ -391,6 +408,8 @@ async def list_company_events(call: Call) -> Answer:
 
 async def _events(call: Call, whose: records.Whose) -> Answer:
     now, filters = call.engine.now_of(call.environment), call.filters()
+    if filters.get("parent_account_id", whose.account_id) != whose.account_id:
+        return Answer(200, shapes.listed([], None))
     async with call.engine.database.reading() as reader:
         found = await records.list_events(reader, whose, call.page(), filters, now)
     writer = shapes.EventWriter()
