@@ -209,12 +209,8 @@ async def another_engine(engine: Engine, clock: Clock, *, lanes: int = 2) -> Asy
 
 
 async def let_go(engine: Engine) -> None:
-    """End the lanes and close the connections they own, so that no socket is left for the collector to find."""
+    """End the lanes, and with them the connections they own."""
     await engine.lanes.stop()
-    for lane in engine.lanes._lanes:
-        unit = getattr(lane._work, "_unit", None)
-        if unit is not None and not unit.is_closed():
-            await unit.close()
 
 
 def meanwhile(engine: Engine, work: Callable[[Inside], Awaitable[None]], company: Inside) -> None:

@@ -51,6 +51,10 @@ class Work(Protocol[Request_contra, Answer_co]):
         """Get new footing after Lost; called before the next batch. Raises Lost while there is none."""
         ...
 
+    async def close(self) -> None:
+        """Give up what the work holds; called once, after the last batch."""
+        ...
+
 
 class Lane(Generic[Request, Answer]):
     """One lane. ``weigh`` tells how much a request counts against the bounds (an event is 1)."""
@@ -88,6 +92,8 @@ class Lane(Generic[Request, Answer]):
         self._gathered.set()
         if self._task is not None:
             await self._task
+            self._task = None
+            await self._work.close()
 
     def submit(self, request: Request) -> asyncio.Future[Answer]:
         """Put a request in the lane; its answer comes by the future. Raises Overloaded."""

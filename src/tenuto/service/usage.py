@@ -46,6 +46,7 @@ REMEMBERED_MAX: Final = 20_000
 TIDIED_MAX: Final = 1000
 """Holds past their hour that a lane tidies for one account before it decides; the sweep does the rest."""
 RECOVER_SECONDS: Final = 3.0
+CLOSE_SECONDS: Final = 2.0
 SURE_TURNS: Final = 32
 PAYMENT_REQUIRED: Final = 402
 
@@ -147,9 +148,14 @@ class UsageWork:
         except Unavailable as error:
             raise Lost(str(error)) from error
 
+    async def close(self) -> None:
+        """Let go of the connection."""
+        if self._unit is not None:
+            await self._unit.close(timeout=CLOSE_SECONDS)
+
     async def turn(self, requests: Sequence[UsageRequest], *, again: int) -> Sequence[Answer | BaseException]:
         """One batch. Optimistic at first; once something had changed, everything is read under the lock."""
-        if self._unit is None:
+        if self._unit is None or self._unit.is_closed():
             await self.recover()
         assert self._unit is not None
         started = time.perf_counter()
@@ -195,7 +201,9 @@ class UsageWork:
         for request in requests:
             account_id, now = request.account_id, batch.now[request.environment.id]
             found = self._remembered.get(account_id)
-            if found is None or (found.state.expires_at is not None and found.state.expires_at <= now):
+            if found is not None and found.state.expires_at is not None and found.state.expires_at <= now:
+                found = None
+            if found is None:
                 missing[account_id] = now
             else:
                 batch.accounts[account_id] = found
@@ -260,18 +268,23 @@ class UsageWork:
         decided: dict[int, list[Decision]] = {}
         answers: list[Answer | BaseException] = []
         stored: list[ledger.StoredAnswer] = []
+        relied: list[AccountState] = []
         for event in batch.lapsed:
             self._tidy(event, batch, decided)
         for request in requests:
             try:
                 answers.append(self._decide(request, batch, decided, stored))
+                is_answered_only = request.dry_run
             except Refusal as refusal:
                 _need_keys(request, batch)
                 answers.append(refusal)
+                is_answered_only = True
+            if is_answered_only and request.account_id in before:
+                relied.append(before[request.account_id])
         changed = [(before[account_id], decisions) for account_id, decisions in decided.items()]
-        # Even where nothing is to be written, the answers are only true if what they were decided on still holds.
+        # Even where nothing is to be written, an answer is only true if what it was decided on still holds.
         revisions = {id: environment.revision for id, environment in batch.environments.items()}
-        await ledger.save(unit, changed, revisions=revisions, answers=stored)
+        await ledger.save(unit, changed, relied=relied, revisions=revisions, answers=stored)
         self._remember(batch)
         return answers
 

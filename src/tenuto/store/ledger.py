@@ -89,14 +89,17 @@ async def save(
     decided: Sequence[tuple[AccountState, Sequence[Decision]]],
     *,
     revisions: Mapping[int, int],
+    relied: Sequence[AccountState] = (),
     answers: Sequence[StoredAnswer] = (),
 ) -> None:
     """Write all that was decided: per account the state it was decided on and its decisions in order.
 
+    ``relied`` are states that something was answered on without anything to write; they are proven like the others.
+
     Fails with TN001, TN002, TN003 or 23505 and nothing written (``database.translated`` gives them names). ``unit`` may
     be a bare connection: then this is one unit by itself, in one round trip unless the batch is large.
     """
-    rows = _Rows(decided, answers)
+    rows = _Rows(decided, relied, answers)
     if len(rows.events) < COPY_FROM:
         await unit.execute(_SAVE, *rows.arguments(revisions, rows.events))
         return
@@ -150,50 +153,56 @@ class _Rows:
     """The rows of a batch, flattened once, ready to be passed on."""
 
     def __init__(
-        self, decided: Sequence[tuple[AccountState, Sequence[Decision]]], answers: Sequence[StoredAnswer]
+        self,
+        decided: Sequence[tuple[AccountState, Sequence[Decision]]],
+        relied: Sequence[AccountState],
+        answers: Sequence[StoredAnswer],
     ) -> None:
-        self.ids: list[int] = []
-        self.old_ticks: list[int] = []
-        self.new_ticks: list[int] = []
+        self.ticks: dict[int, tuple[int, int]] = {state.account_id: (state.tick, state.tick) for state in relied}
         self.events: list[Event] = []
         self.balances: list[dict[str, object]] = []
         self.transactions: list[dict[str, object]] = []
         self.rest: dict[str, list[dict[str, object]]] = {}
-        for before, decisions in sorted(decided, key=_by_account):
+        for before, decisions in decided:
             self._account(before, decisions[-1].state, decisions)
         for answer in answers:
             self._add("answers", _answer_row(answer))
 
     def _account(self, before: AccountState, after: AccountState, decisions: Sequence[Decision]) -> None:  # noqa: C901 - one branch a kind of row
         account_id = before.account_id
-        self.ids.append(account_id)
-        self.old_ticks.append(before.tick)
-        self.new_ticks.append(after.tick)
+        self.ticks[account_id] = (before.tick, after.tick)
         if after.has_refusals and not before.has_refusals:
             self._add("refusing", {"account_id": account_id})
         balances: dict[str, datetime] = {}
         counters: dict[tuple[int, date], None] = {}
+        finished: dict[int, Event] = {}
         for decision in decisions:
             for transaction in decision.transactions:
                 self.transactions.append(_transaction_row(account_id, transaction))
             for event in decision.events:
-                self.events.append(event)
-                if before.has_refusals and event.key_digest is not None:
-                    self._add("probes", {"account_id": account_id, "key_digest": event.key_digest.hex()})
-                if len(event.charges) > 1:
-                    self._further_charges(event)
+                self._made(event, before)
             if decision.finished is not None:
-                self._finished(decision.finished)
+                finished[decision.finished.id] = decision.finished
             for gated in decision.gated:
                 self._add("gated", _gated_row(gated))
             for balance in decision.balances:
                 balances[balance.denomination] = decision.recorded_at
             for slot in decision.counters:
                 counters[slot] = None
+        # Only the last word about an event is written: one statement changes a row once, and does not say by which.
+        for event in finished.values():
+            self._finished(event)
         for denomination, at in balances.items():
             self.balances.append(_balance_row(account_id, after.balances[denomination], at))
         for slot in counters:
             self._add("counters", _counter_row(account_id, slot, after.counters[slot]))
+
+    def _made(self, event: Event, before: AccountState) -> None:
+        self.events.append(event)
+        if before.has_refusals and event.key_digest is not None:
+            self._add("probes", {"account_id": event.account_id, "key_digest": event.key_digest.hex()})
+        if len(event.charges) > 1:
+            self._further_charges(event)
 
     def _add(self, section: str, row: dict[str, object]) -> None:
         self.rest.setdefault(section, []).append(row)
@@ -225,21 +234,18 @@ class _Rows:
 
     def arguments(self, revisions: Mapping[int, int], events: Sequence[Event]) -> tuple[object, ...]:
         """The arguments of tenuto_save, in its order."""
+        ids = sorted(self.ticks)  # rows are locked in this order
         return (
             list(revisions),
             list(revisions.values()),
-            self.ids,
-            self.old_ticks,
-            self.new_ticks,
+            ids,
+            [self.ticks[id][0] for id in ids],
+            [self.ticks[id][1] for id in ids],
             _encode(self.balances).decode(),
             _encode(self.transactions).decode(),
             _encode([_event_row(event) for event in events]).decode(),
             _encode(self.rest).decode() if self.rest else None,
         )
-
-
-def _by_account(pair: tuple[AccountState, Sequence[Decision]]) -> int:
-    return pair[0].account_id
 
 
 def _event_row(event: Event) -> EventRow:

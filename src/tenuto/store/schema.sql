@@ -167,7 +167,8 @@ create table event (
     prior            json,       -- what a counted price had seen before
     metadata         json,
     first            json,       -- the fields that finishing changed, as they were
-    constraint event_pkey primary key (account_id, id)
+    constraint event_pkey primary key (account_id, id),
+    constraint event_quantity_finite check (quantity > 0 and quantity < 'Infinity'::numeric)
 ) with (fillfactor = 95);
 create unique index event_key_key on event (account_id, key_digest) where key_digest is not null;
 create index event_time on event using brin (id) with (pages_per_range = 32, autosummarize = on);
@@ -207,7 +208,8 @@ create table gated_event (
     details     json        not null,
     metadata    json,
     request_id  text        not null,
-    constraint gated_event_pkey primary key (account_id, id)
+    constraint gated_event_pkey primary key (account_id, id),
+    constraint gated_event_quantity_finite check (quantity > 0 and quantity < 'Infinity'::numeric)
 );
 create unique index gated_event_key_key on gated_event (account_id, key_digest) where key_digest is not null;
 create index gated_event_time on gated_event using brin (id) with (pages_per_range = 32, autosummarize = on);

@@ -1,0 +1,46 @@
+"""Each file in ``lives`` is a life of an account that an accountant can review; here they are lived."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tenuto.engine import Engine, Settings
+from tenuto.service.usage import open_lanes
+from tenuto.store.database import Database, migrate
+from tests.conftest import MadeUpClock
+from tests.inside import audit, disagreements, let_go
+from tests.stories.notation import Story, lines_of
+
+LIVES = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "lives").glob("*.txt"))}
+
+
+@pytest.fixture(scope="module")
+async def house(new_database: Callable[[str], str]) -> AsyncIterator[Engine]:
+    """One engine for all lives: they share a database as companies do, and must not feel each other."""
+    dsn = new_database("stories")
+    await migrate(dsn)
+    engine = Engine(Settings(database=dsn, lanes=2), await Database.connect(dsn), MadeUpClock())
+    engine.lanes = open_lanes(engine)
+    engine.lanes.start()
+    yield engine
+    await let_go(engine)
+    await engine.close()
+
+
+@pytest.mark.parametrize("name", LIVES)
+async def test_life(house: Engine, name: str) -> None:
+    lines = lines_of(LIVES[name])
+    told = await Story(house).live(lines)
+    assert told == [line.told(line.answer or "") for line in lines]
+    assert await disagreements(house.database.dsn) == []
+
+
+async def test_all_lives_together_pass_the_audit(house: Engine) -> None:
+    await audit(house.database.dsn)
+
+
+def test_there_are_enough_lives() -> None:
+    assert len(LIVES) >= 15
