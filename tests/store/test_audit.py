@@ -216,6 +216,7 @@ NO_MOVES = "alter table transaction drop constraint transaction_moves"
 NO_SUM = "alter table transaction drop constraint transaction_adds_up"
 NO_CLOCK = "alter table environment drop constraint environment_live_clock"
 NO_FRACTION = "alter table balance drop constraint balance_residue_fraction"
+NO_QUANTITY = "alter table event drop constraint event_quantity_finite"
 NO_OWNER = "alter table balance drop constraint balance_account_fkey"
 
 WRONGS = {
@@ -305,12 +306,12 @@ WRONGS = {
     ),
     "event prior gone": Wrong("ratings", event("prior = null", COUNTED)),
     "event prior of another shape": Wrong("ratings", event("prior = '[1]'", COUNTED)),
-    "event quantity that cannot be rated": Wrong("ratings", event("quantity = 'NaN'", COUNTED)),
+    "event quantity that cannot be rated": Wrong("ratings", event("quantity = 'NaN'", COUNTED), NO_QUANTITY),
     "event price": Wrong("prices", event("price_version_id = 7", PLAIN)),
     "event price of another type": Wrong("prices", event("type = 'CHAT'", PLAIN)),
     "event override": Wrong("prices", event("price_version_id = null", PLAIN + " and cost like '%/200000'")),
     "event quantity": Wrong("prices", event("quantity = quantity + 0.000000001", PLAIN)),
-    "event quantity no number": Wrong("bounds", event("quantity = 'NaN'", "denomination is null")),
+    "event quantity no number": Wrong("bounds", event("quantity = 'NaN'", "denomination is null"), NO_QUANTITY),
     "event cogs": Wrong("bounds", event("cogs_amount = -1", PLAIN)),
     "event cost beyond all bounds": Wrong("bounds", event("amount = 10000000000000000", PLAIN)),
     "event cost of a reversed one": Wrong("prices", event("cost = '1/1000'", REVERSED + " and type = 'SEVENTH'")),
