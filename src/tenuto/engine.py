@@ -33,7 +33,7 @@ class Settings:
     database: str = ""
     data: str = ".tenuto"
     workers: int = 1
-    lanes: int = 2
+    lanes: int = 1
     registration: str = ""
     operator_token: str = ""
     log_level: str = "info"

@@ -93,7 +93,7 @@ async def perform(
         raise
     except Exception as error:  # noqa: BLE001 - the last door: whatever is wrong leaves in the one shape
         return _failed(error, route, request_id, started)
-    if route.method != "GET" and route.serve is not usage.record_events:
+    if route.method != "GET" and route.serve not in _PROVEN_BY_THE_STORE:
         _log.info(
             route.serve.__name__, status=answer.status, request_id=request_id, ms=_milliseconds(started), **params
         )
@@ -193,11 +193,9 @@ async def _body(receive: Receive) -> bytes:
     """The whole body, read no further than its bound, and not for longer than a slow but honest client needs."""
     chunks: list[bytes] = []
     size = 0
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None
-    # What asyncio.timeout does, at a quarter of its cost: every event passes here.
-    deadline = loop.time() + BODY_SECONDS
-    timer = loop.call_at(deadline, task.cancel)
+    _READING[task] = time.monotonic() + BODY_SECONDS
     try:
         while True:
             message: Mapping[str, Any] = await receive()
@@ -210,12 +208,26 @@ async def _body(receive: Receive) -> bytes:
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     except asyncio.CancelledError as error:
-        if loop.time() < deadline:
+        if time.monotonic() < _READING[task]:
             raise
         task.uncancel()
         raise Refusal("invalid_json", "The body did not arrive in time.") from error
     finally:
-        timer.cancel()
+        del _READING[task]
+
+
+_READING: Final[dict[asyncio.Task[Any], float]] = {}
+"""Requests whose bodies are being read, with the moment at which that has taken too long. A timer for each would cost
+every event more than its price is computed in."""
+
+
+async def _end_slow_readings() -> None:
+    while True:
+        await asyncio.sleep(1)
+        now = time.monotonic()
+        for task, deadline in list(_READING.items()):
+            if deadline <= now:
+                task.cancel()
 
 
 def _query(query_string: bytes, route: Route) -> dict[str, str]:
@@ -310,9 +322,11 @@ class Application:
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:  # noqa: ARG002 - Litestar's signature
         self._engine = await self._open_engine()
         self._callers = Callers(self._engine)
+        slow = asyncio.create_task(_end_slow_readings())
         try:
             yield
         finally:
+            slow.cancel()
             await self._close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -87,7 +87,9 @@ class Callers:
         key = environment.key_in_force(key_id, now)
         if key is None:
             return None
-        self._engine.keys_used[environment.id, key_id] = now
+        used = self._engine.keys_used
+        if (environment.id, key_id) not in used:
+            used[environment.id, key_id] = now
         return Caller(environment, key)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -232,6 +233,10 @@ def seconds(value: int, path: str, most: timedelta) -> int:
 
 def spelled(at: datetime | None) -> str | None:
     """An instant in the spelling of the contract (6.1, 26): ``2024-02-20 05:46:11.769107+00``."""
-    if at is None:
-        return None
-    return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(" ", "microseconds")[:-3]
+    return None if at is None else _spelled(at)
+
+
+@lru_cache(maxsize=1024)
+def _spelled(at: datetime) -> str:
+    """Cached, because all that one batch answers carries the same moment."""
+    return at.astimezone(UTC).isoformat(" ", "microseconds")[:-3]

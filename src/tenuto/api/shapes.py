@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -148,7 +147,7 @@ class CostOut(Shape):
     exact: str
 
 
-class EventOut(Shape, kw_only=True):
+class EventOut(Shape):
     """An event. ``costs`` and ``balances`` are there when it costs something in several denominations."""
 
     id: str | None
@@ -159,9 +158,7 @@ class EventOut(Shape, kw_only=True):
     gated: bool
     key: str | None
     cost: CostOut | None
-    costs: list[CostOut] | msgspec.UnsetType = msgspec.UNSET
-    balance: msgspec.Raw | None
-    balances: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    balance: BalanceAfterOut | None
     transaction_id: str | None
     metadata: msgspec.Raw
     tag: str
@@ -174,6 +171,8 @@ class EventOut(Shape, kw_only=True):
     expires_at: str | None
     finished_at: str | None
     created_at: str | None
+    costs: list[CostOut] | msgspec.UnsetType = msgspec.UNSET
+    balances: list[BalanceAfterOut] | msgspec.UnsetType = msgspec.UNSET
     dry_run: bool | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -392,40 +391,37 @@ def balance(row: BalanceRow) -> BalanceOut:
 
 
 class EventWriter:
-    """Writes the events of one answer; what they share (times, balances) is spelled once."""
+    """Writes the events of one answer; a balance that several of them share is spelled once."""
 
     def __init__(self) -> None:
-        self._times: dict[datetime, str | None] = {}
-        self._balances: dict[tuple[object, ...], msgspec.Raw] = {}
+        self._balances: dict[str, tuple[tuple[object, ...], BalanceAfterOut]] = {}
 
     def event(self, event: Event, *, dry_run: bool = False) -> EventOut:
         """An event with its cost and the balance right after its request."""
         charges, account_id = event.charges, event.account_id
-        recorded_at = self._time(event.recorded_at)
+        parent, recorded_at = event.parent_event_id, spelled(event.recorded_at)
         out = EventOut(
-            id=None if dry_run else spell_of_account("e", account_id, event.id),
-            account_id=spell("a", account_id),
-            type=event.type,
-            quantity=number(event.quantity),
-            state=event.state,
-            gated=event.gated,
-            key=event.key,
-            cost=_cost(charges[0]) if charges else None,
-            balance=self._balance(event, charges[0]) if charges else None,
-            transaction_id=_transaction_id(event, dry_run=dry_run),
-            metadata=raw(event.metadata),
-            tag=event.tag,
-            cogs_amount=event.cogs_amount,
-            cogs_denomination=event.cogs_denomination,
-            parent_event_id=None
-            if event.parent_event_id is None
-            else spell_of_account("e", account_id, event.parent_event_id),
-            reason=event.reason,
-            occurred_at=self._time(event.occurred_at),
-            recorded_at=recorded_at,
-            expires_at=None if event.expires_at is None else self._time(event.expires_at),
-            finished_at=None if event.finished_at is None else self._time(event.finished_at),
-            created_at=recorded_at,
+            None if dry_run else spell_of_account("e", account_id, event.id),
+            spell("a", account_id),
+            event.type,
+            number(event.quantity),
+            event.state,
+            event.gated,
+            event.key,
+            _cost(charges[0]) if charges else None,
+            self._balance(event, charges[0]) if charges else None,
+            _transaction_id(event, dry_run=dry_run),
+            raw(event.metadata),
+            event.tag,
+            event.cogs_amount,
+            event.cogs_denomination,
+            None if parent is None else spell_of_account("e", account_id, parent),
+            event.reason,
+            recorded_at if event.occurred_at is event.recorded_at else spelled(event.occurred_at),
+            recorded_at,
+            spelled(event.expires_at),
+            spelled(event.finished_at),
+            recorded_at,
         )
         if len(charges) > 1:
             out.costs = [_cost(charge) for charge in charges]
@@ -434,33 +430,34 @@ class EventWriter:
             out.dry_run = True
         return out
 
-    def _time(self, at: datetime) -> str | None:
-        found = self._times.get(at)
-        if found is None:
-            found = self._times[at] = spelled(at)
-        return found
-
-    def _balance(self, event: Event, charge: Charge) -> msgspec.Raw:
+    def _balance(self, event: Event, charge: Charge) -> BalanceAfterOut:
+        denomination, amount, pending, residue = (
+            charge.denomination,
+            charge.balance_amount,
+            charge.balance_pending,
+            charge.residue,
+        )
         at = event.finished_at or event.recorded_at
-        slot = (charge.denomination, charge.balance_amount, charge.balance_pending, charge.residue, at)
-        found = self._balances.get(slot)
-        if found is None:
-            after = BalanceAfterOut(
-                account_id=spell("a", event.account_id),
-                denomination=charge.denomination,
-                amount=charge.balance_amount,
-                pending=charge.balance_pending,
-                available=charge.balance_amount - charge.balance_pending,
-                residue=residue_text(charge.residue),
-                residue_fraction=fraction_text(charge.residue),
-                updated_at=self._time(at),
-            )
-            found = self._balances[slot] = msgspec.Raw(encode(after))
-        return found
+        slot = (amount, pending, residue, at)
+        known = self._balances.get(denomination)
+        if known is not None and known[0] == slot:
+            return known[1]
+        after = BalanceAfterOut(
+            spell("a", event.account_id),
+            denomination,
+            amount,
+            pending,
+            amount - pending,
+            residue_text(residue),
+            fraction_text(residue),
+            spelled(at),
+        )
+        self._balances[denomination] = (slot, after)
+        return after
 
 
 def _cost(charge: Charge) -> CostOut:
-    return CostOut(denomination=charge.denomination, amount=charge.amount, exact=exact_text(charge.cost))
+    return CostOut(charge.denomination, charge.amount, exact_text(charge.cost))
 
 
 def _transaction_id(event: Event, *, dry_run: bool) -> str | None:

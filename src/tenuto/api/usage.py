@@ -277,8 +277,8 @@ def _renderer(*, is_list: bool, dry_run: bool) -> Callable[[Decision], Answer]:
     """How a decision about events becomes an answer: accepted, or refused by the gate."""
 
     def render(decision: Decision) -> Answer:
-        refused = [(index, answer) for index, answer in enumerate(decision.answers) if isinstance(answer, GatedEvent)]
-        if refused:
+        if decision.is_refused:
+            refused = [(i, answer) for i, answer in enumerate(decision.answers) if isinstance(answer, GatedEvent)]
             return Answer(402, refusal_body(refused, is_list=is_list), decision.is_replay)
         writer = shapes.EventWriter()
         events = [writer.event(answer, dry_run=dry_run) for answer in decision.answers if isinstance(answer, Event)]

@@ -93,12 +93,11 @@ def closed(before: Balance, after: Balance) -> Balance:
 
     Raises Refusal ``balance_out_of_range`` before a balance could leave what the database keeps.
     """
-    if not (-BALANCE_MAX <= after.amount <= BALANCE_MAX and after.pending + after.lapsed <= BALANCE_MAX):
-        raise Refusal("balance_out_of_range", denomination=after.denomination)
-    return after._replace(
-        residue=after.residue if after.residue.numerator else ZERO,
-        seq=before.seq + (after.amount != before.amount),
-    )
+    denomination, amount, pending, lapsed, residue, _, credit_limit = after
+    if not (-BALANCE_MAX <= amount <= BALANCE_MAX and pending + lapsed <= BALANCE_MAX):
+        raise Refusal("balance_out_of_range", denomination=denomination)
+    seq = before.seq + (amount != before.amount)
+    return Balance(denomination, amount, pending, lapsed, residue if residue.numerator else ZERO, seq, credit_limit)
 
 
 def adjust(balance: Balance, amount: int, *, id: int, reason: str, now: datetime) -> tuple[Balance, Transaction]:

@@ -30,6 +30,9 @@ RESIDUE_PLACES: Final = 12
 """Decimal places in which a residue is shown. The stored fraction is exact."""
 
 
+_RESIDUE_SCALE: Final = 10**RESIDUE_PLACES
+
+
 class Exact(NamedTuple):
     """A fraction of a smallest unit: ``numerator / denominator``, denominator at least 1, not always in lowest terms.
 
@@ -128,8 +131,8 @@ def exact_text(value: Exact) -> str:
 
 
 def residue_text(value: Exact) -> str:
-    """A residue as a decimal string of twelve places, cut, so that it is never shown as a whole unit."""
-    return _placed(value.numerator * 10**RESIDUE_PLACES // value.denominator, RESIDUE_PLACES)
+    """A residue, in [0, 1), as a decimal string of twelve places, cut, so that it is never shown as a whole unit."""
+    return f"0.{value.numerator * _RESIDUE_SCALE // value.denominator:012d}"
 
 
 @lru_cache(maxsize=4096)

@@ -166,6 +166,7 @@ class Decision(NamedTuple):
     recorded_at: datetime
     answers: tuple[Event | GatedEvent | None, ...]
     is_replay: bool = False
+    is_refused: bool = False
     events: tuple[Event, ...] = ()
     finished: Event | None = None
     gated: tuple[GatedEvent, ...] = ()
@@ -248,16 +249,10 @@ def bill_events(
         return Decision(state, now, tuple(a for a in answers if not isinstance(a, int)), is_replay=True)
     transactions, next_id = book.close(next_id)
     made = tuple(_event(draft, state.account_id, posting, book, now) for draft in drafts)
-    after = state._replace(
-        tick=next_id,
-        balances={**state.balances, **book.after},
-        counters={**state.counters, **book.counters} if book.counters else state.counters,
-        expires_at=_earliest(state.expires_at, made),
-    )
     return Decision(
-        state=after,
-        recorded_at=now,
-        answers=made if len(made) == len(answers) else tuple(made[a] if isinstance(a, int) else a for a in answers),
+        _after(state, book, next_id, made),
+        now,
+        made if len(made) == len(answers) else tuple(made[a] if isinstance(a, int) else a for a in answers),
         events=made,
         transactions=transactions,
         balances=tuple(book.after.values()),
@@ -563,21 +558,21 @@ class _Book:
     def _transaction(self, tally: _Tally, after: Balance, id: int) -> Transaction:
         events = "1 event" if tally.count == 1 else f"{tally.count} events"
         return Transaction(
-            id=id,
-            denomination=after.denomination,
-            seq=after.seq,
-            book=USAGE_BOOK,
-            type=tally.type,
-            description=f"Reversal of {events}" if tally.type == "REVERSAL" else events,
-            amount=after.amount - tally.before.amount,
-            starting_balance=tally.before.amount,
-            ending_balance=after.amount,
-            recorded_at=self.now,
-            unit_cost=tally.unit_cost,
-            first_event_id=tally.first_event_id,
-            event_count=tally.count,
-            max_value_billing_amount=tally.value,
-            max_value_billing_previous_id=tally.previous_id,
+            id,
+            after.denomination,
+            after.seq,
+            USAGE_BOOK,
+            tally.type,
+            f"Reversal of {events}" if tally.type == "REVERSAL" else events,
+            after.amount - tally.before.amount,
+            tally.before.amount,
+            after.amount,
+            self.now,
+            tally.unit_cost,
+            tally.first_event_id,
+            tally.count,
+            tally.value,
+            tally.previous_id,
         )
 
     def snapshot(self, charge: Charge) -> Charge:
@@ -666,8 +661,9 @@ def _refuse(
     """Nothing is billed; the refused events get a record, and the others keep their keys unused."""
     kept = tuple(None if isinstance(answer, int) else answer for answer in answers)
     if not refused:
-        return Decision(state, now, kept, is_replay=True)
-    return Decision(state._replace(tick=next_id, has_refusals=True), now, kept, gated=tuple(refused))
+        return Decision(state, now, kept, is_replay=True, is_refused=True)
+    after = state._replace(tick=next_id, has_refusals=True)
+    return Decision(after, now, kept, is_refused=True, gated=tuple(refused))
 
 
 def _event(draft: _Draft, account_id: int, posting: int, book: _Book, now: datetime) -> Event:
@@ -720,6 +716,20 @@ def _must_be(states: tuple[State, ...], event: Event, now: datetime) -> None:
         raise Refusal("event_finished", state=event.state)
 
 
+def _after(state: AccountState, book: _Book, tick: int, made: Sequence[Event]) -> AccountState:
+    """The account once a closed book is written and the events of ``made`` are there."""
+    return AccountState(
+        state.account_id,
+        state.environment_id,
+        tick,
+        state.credit_limit,
+        state.has_refusals,
+        {**state.balances, **book.after},
+        {**state.counters, **book.counters} if book.counters else state.counters,
+        _earliest(state.expires_at, made),
+    )
+
+
 def _earliest(expires_at: datetime | None, events: Sequence[Event]) -> datetime | None:
     for event in events:
         if event.expires_at is not None and (expires_at is None or event.expires_at < expires_at):
@@ -759,13 +769,8 @@ def _end(state: AccountState, event: Event, book: _Book, tick: int) -> Decision:
     posting = max(tick, state.tick + 1)
     transactions, next_id = book.close(posting + 1)
     ended = event._replace(posting=posting, charges=tuple(book.snapshot(charge) for charge in event.charges))
-    after = state._replace(
-        tick=next_id,
-        balances={**state.balances, **book.after},
-        counters={**state.counters, **book.counters} if book.counters else state.counters,
-    )
     return Decision(
-        state=after,
+        state=_after(state, book, next_id, ()),
         recorded_at=book.now,
         answers=(ended,),
         finished=ended,

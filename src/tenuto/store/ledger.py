@@ -193,9 +193,15 @@ class _Rows:
         for event in finished.values():
             self._finished(event)
         for denomination, at in balances.items():
-            self.balances.append(_balance_row(account_id, after.balances[denomination], at))
+            self._balance(before, _balance_row(account_id, after.balances[denomination], at))
         for slot in counters:
             self._add("counters", _counter_row(account_id, slot, after.counters[slot]))
+
+    def _balance(self, before: AccountState, row: dict[str, object]) -> None:
+        if row["denomination"] in before.balances:
+            self.balances.append(row)
+        else:
+            self._add("opened", row)
 
     def _made(self, event: Event, before: AccountState) -> None:
         self.events.append(event)

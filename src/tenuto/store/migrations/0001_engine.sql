@@ -268,7 +268,7 @@ create index stored_answer_age on stored_answer (created_at);
 --
 -- Rows come as JSON: one text of msgspec's costs the worker a third of what one array a column does. Rare things come
 -- in `rest`, an object of lists: refusing, probes (key digests to look for among refused keys, where an account has
--- refusals), charges, counters, gated, finished, answers.
+-- refusals), opened (balances that are new), charges, counters, gated, finished, answers.
 -- SQLSTATEs: TN001 an account moved on, TN002 an environment did, TN003 and 23505 a key is known.
 create function tenuto_save(
     environment_ids integer[], revisions bigint[], account_ids bigint[], old_ticks bigint[], new_ticks bigint[],
@@ -296,7 +296,15 @@ begin
         raise exception 'an environment moved on' using errcode = 'TN002';
     end if;
 
-    perform tenuto_put_balances(balances);
+    update balance
+    set amount = b.amount, pending = b.pending, seq = b.seq, residue_num = b.residue_num, residue_den = b.residue_den,
+        updated_at = b.updated_at
+    from json_to_recordset(balances) as b (
+        account_id bigint, denomination text, amount bigint, pending bigint, seq bigint, residue_num numeric,
+        residue_den numeric, updated_at timestamptz
+    )
+    where balance.account_id = b.account_id and balance.denomination = b.denomination;
+
     perform tenuto_put_transactions(transactions);
 
     insert into event (
@@ -380,6 +388,8 @@ begin
     ) then
         raise exception 'a key has an event' using errcode = 'TN003';
     end if;
+
+    perform tenuto_put_balances(rest -> 'opened');
 
     update account set has_refusals = true
     from json_to_recordset(rest -> 'refusing') as refusing (account_id bigint)
