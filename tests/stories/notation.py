@@ -37,7 +37,7 @@ from tenuto.core.outcomes import Refusal
 from tenuto.core.usage import Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.engine import Engine
 from tenuto.service import accounts, catalog
-from tenuto.service.usage import open_lanes, release_expired
+from tenuto.service.usage import open_lanes, release_all_expired
 from tenuto.store import records
 from tests.conftest import MadeUpClock
 from tests.inside import Asked, Inside, event, let_go
@@ -230,7 +230,7 @@ class Story:
         return f"{made.ending_balance} left"
 
     async def do_sweep(self, _: list[str]) -> str:
-        done = await release_expired(self.engine, now=self.clock.now(), limit=1000, only=self.company.environment.id)
+        done = await release_all_expired(self.engine, self.company.environment.id)
         return f"{done} expired"
 
     # --- questions

@@ -17,7 +17,7 @@ from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer
 from tenuto.service import accounts as service
 from tenuto.service.idempotency import replace_answer
-from tenuto.service.usage import release_expired
+from tenuto.service.usage import release_all_expired
 from tenuto.store import accounts, records
 from tenuto.store.accounts import Account
 from tenuto.store.database import Unit
@@ -35,7 +35,6 @@ STRIPE_ID_MAX: Final = 255
 REASON_MAX: Final = 500
 LATE_MAX: Final = timedelta(days=3650)
 AHEAD_MAX: Final = timedelta(days=1)
-SWEEP_MAX: Final = 1000
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
 _LATER: Final = ("plan_id", "plan_variable_amounts", "enable_card_collector", "token", "billing_address_id")
 
@@ -308,9 +307,7 @@ async def move_clock(call: Call) -> Answer:
     answer = await call.once(verb, render)
     if not moved:
         return answer
-    done = 0
-    while released := await release_expired(call.engine, now=call.engine.now(), limit=SWEEP_MAX, only=environment.id):
-        done += released
+    done = await release_all_expired(call.engine, environment.id)
     body, once = shapes.wrapped(_clock(moved[0], call, {"release_expired": done})), call.idempotency()
     if once is not None:
         await replace_answer(call.engine, environment, once, body)

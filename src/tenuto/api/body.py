@@ -179,8 +179,8 @@ def quantity(value: int | str, path: str) -> str:
         value = f"0{value}" if value.startswith(".") else value or "0"
         if value == "0":
             raise invalid(path, "must be above zero.", "must_be_positive")
-        if len(value.partition(".")[0]) > 15:  # noqa: PLR2004 - the digits of AMOUNT_MAX
-            whole(int(value.partition(".")[0]), path, least=1)
+        units, _, fraction = value.partition(".")
+        whole(int(units) + bool(fraction), path, least=1)
         return value
     return str(whole(value, path, least=1))
 

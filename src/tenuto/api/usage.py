@@ -281,7 +281,8 @@ def _renderer(*, is_list: bool, dry_run: bool) -> Callable[[Decision], Answer]:
             refused = [(i, answer) for i, answer in enumerate(decision.answers) if isinstance(answer, GatedEvent)]
             return Answer(402, refusal_body(refused, is_list=is_list), decision.is_replay)
         writer = shapes.EventWriter()
-        events = [writer.event(answer, dry_run=dry_run) for answer in decision.answers if isinstance(answer, Event)]
+        is_dry = dry_run and not decision.is_replay
+        events = [writer.event(answer, dry_run=is_dry) for answer in decision.answers if isinstance(answer, Event)]
         data = b'{"data":' + shapes.encode(events if is_list else events[0])
         return Answer(200, data + b',"events_submitted":%d}' % len(events), decision.is_replay)
 

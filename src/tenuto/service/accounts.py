@@ -139,13 +139,21 @@ async def revoke_key(engine: Engine, unit: Unit, environment: Environment, key_i
     key = current.keys.get(key_id) if current else None
     if current is None or key is None or key.revoked_at is not None:
         raise Refusal("not_found")
-    managing = [other for other in current.keys.values() if other.revoked_at is None and "keys:write" in other.scopes]
-    if managing == [key]:
-        raise Refusal("last_key")
     now = engine.now()
+    if "keys:write" in key.scopes and not any(_outlasts(other, key, now) for other in current.keys.values()):
+        raise Refusal("last_key")
     await accounts.revoke_key(unit, environment.id, key_id, now)
     await accounts.raise_revision(unit, environment.id, now)
     return key
+
+
+def _outlasts(other: Key, key: Key, now: datetime) -> bool:
+    """Whether another key can manage keys, now and for at least as long as this one could."""
+    if other.id == key.id or other.revoked_at is not None or "keys:write" not in other.scopes:
+        return False
+    return other.expires_at is None or (
+        other.expires_at > now and key.expires_at is not None and other.expires_at >= key.expires_at
+    )
 
 
 async def change_company(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -120,6 +121,8 @@ class _Batch:
         self.accounts: dict[int, _Remembered] = {}
         self.knows_keys = False
         self.lapsed: list[Event] = []
+        self.tidied: dict[int, int] = {}
+        self.unfinished: set[int] = set()
         self.known: dict[int, dict[bytes, Event | GatedEvent]] = {}
         self.events: dict[tuple[int, int], Event] = {}
         self.answers: dict[tuple[int, str], ledger.StoredAnswer] = {}
@@ -251,6 +254,8 @@ class UsageWork:
         if loaded.lapsing:
             due = {account_id: asked[account_id] for account_id in loaded.lapsing}
             batch.lapsed = await records.load_lapsed(unit, due, TIDIED_MAX)
+            counts = Counter(event.account_id for event in batch.lapsed)
+            batch.unfinished = {account_id for account_id, count in counts.items() if count >= TIDIED_MAX}
 
     def _begin(self, environments: dict[int, Environment]) -> _Batch:
         return _Batch(environments, self._engine.now(), self._engine.tick())
@@ -307,6 +312,8 @@ class UsageWork:
         account = batch.accounts.get(request.account_id)
         if account is None or account.state.environment_id != environment.id:
             raise Refusal("not_found")
+        if not request.events and request.ending is None:
+            return Answer(200, b"%d" % batch.tidied.pop(request.account_id, 0))
         decision = self._decision(request, account, environment, batch)
         answer = request.render(decision)
         if request.dry_run:
@@ -338,6 +345,7 @@ class UsageWork:
             decision = expire_event(account.state, event, terms=environment.terms, now=now, tick=batch.tick)
             account.state = decision.state
             decided.setdefault(event.account_id, []).append(decision)
+            batch.tidied[event.account_id] = batch.tidied.get(event.account_id, 0) + 1
             _note(account, decision, batch)
 
     def _decision(
@@ -365,7 +373,9 @@ class UsageWork:
     def _remember(self, batch: _Batch) -> None:
         remembered = self._remembered
         for account_id, account in batch.accounts.items():
-            if not any(balance.lapsed for balance in account.state.balances.values()):
+            if account_id in batch.unfinished:
+                remembered.pop(account_id, None)
+            else:
                 remembered[account_id] = account
         while len(remembered) > self._remembered_max:
             remembered.pop(next(iter(remembered)))
@@ -413,23 +423,38 @@ async def _roll_back(transaction: Transaction) -> None:
         raise Lost(str(error)) from error
 
 
-async def release_expired(engine: Engine, *, now: datetime, limit: int, only: int | None = None) -> int:
-    """Sweep: end holds whose hour is over, through the lanes; of one environment where ``only`` names it.
+async def release_expired(engine: Engine, *, now: datetime, limit: int) -> int:
+    """Sweep: end holds whose hour is over, through the lanes, of at most ``limit`` accounts; how many were ended.
 
-    At most ``limit`` accounts are taken in hand; the answer is how many holds they had due.
     ``now`` is real time; environments whose clock is ahead are judged by their own.
     """
     async with engine.database.reading() as reader:
-        due = await records.due_accounts(reader, now, limit, only)
+        due = await records.due_accounts(reader, now, limit)
+    return await _tidy_accounts(engine, due)
+
+
+async def release_all_expired(engine: Engine, environment_id: int) -> int:
+    """End every hold of one environment whose hour is over; how many were ended. Stops where nothing moves any more."""
+    done = 0
+    before: list[tuple[int, int, int]] = []
+    while True:
+        async with engine.database.reading() as reader:
+            due = await records.due_accounts(reader, engine.now(), TIDIED_MAX, environment_id)
+        if not due or due == before:
+            return done
+        done += await _tidy_accounts(engine, due)
+        before = due
+
+
+async def _tidy_accounts(engine: Engine, due: Sequence[tuple[int, int, int]]) -> int:
+    """Take accounts in hand, by a request for nothing: that is what tidies them."""
     waiting: list[Awaitable[Answer]] = []
     for environment_id, account_id, _ in due:
         environment = engine.remembered(environment_id) or await engine.environment(environment_id)
         if environment is not None:
-            # A request for nothing: taking the account in hand is what tidies it.
             touch = UsageRequest(environment, None, account_id, "sweep", _nothing)
             waiting.append(engine.lanes.submit(account_id, touch))
-    await asyncio.gather(*waiting)
-    return sum(count for _, _, count in due)
+    return sum(int(answer.body) for answer in await asyncio.gather(*waiting))
 
 
 def _nothing(_: Decision) -> Answer:

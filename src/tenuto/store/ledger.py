@@ -57,7 +57,9 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
             select x.denomination, x.amount from event h
             join event_charge x on x.account_id = h.account_id and x.event_id = h.id
             where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now
-        ) as lapsed) as lapsed
+        ) as lapsed) as lapsed,
+    exists (select from event h
+        where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now) as is_lapsing
 from unnest($1::bigint[], $2::timestamptz[]) as asked (id, now)
 join account a on a.id = asked.id
 """
@@ -76,7 +78,7 @@ async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> Loaded:
     One statement, so one snapshot: every part of a state belongs to its tick.
     """
     rows = await unit.fetch(_LOAD, list(asked), list(asked.values()))
-    return Loaded({row["id"]: _state(row) for row in rows}, [row["id"] for row in rows if row["lapsed"] is not None])
+    return Loaded({row["id"]: _state(row) for row in rows}, [row["id"] for row in rows if row["is_lapsing"]])
 
 
 async def lock_accounts(unit: Unit, account_ids: Iterable[int]) -> None:
@@ -139,7 +141,7 @@ class EventRow(msgspec.Struct, omit_defaults=True):
     residue: str | None
     key: str | None = None
     key_digest: bytes | str | None = None
-    metadata: msgspec.Raw | str | None = None
+    metadata: str | None = None
     expires_at: datetime | None = None
     finished_at: datetime | None = None
     parent_event_id: int | None = None
@@ -259,8 +261,8 @@ def _event_row(event: Event) -> EventRow:
     row = EventRow(*_usual(event))
     if event.key_digest is not None:
         row.key_digest = event.key_digest.hex()
-    if event.metadata is not None:
-        row.metadata = msgspec.Raw(event.metadata.encode())
+    # As a text, so that every byte of it arrives: JSON inside JSON would have its strings spelled anew.
+    row.metadata = event.metadata
     row.expires_at, row.finished_at = event.expires_at, event.finished_at
     row.parent_event_id, row.reason = event.parent_event_id, _reason(event)
     row.cogs_amount, row.cogs_denomination = event.cogs_amount, event.cogs_denomination
@@ -401,7 +403,7 @@ def _gated_row(gated: GatedEvent) -> dict[str, object]:
         "key_digest": None if event.key_digest is None else event.key_digest.hex(),
         "code": gated.code,
         "details": gated.details,
-        "metadata": None if event.metadata is None else msgspec.Raw(event.metadata.encode()),
+        "metadata": event.metadata,
         "request_id": gated.request_id,
     }
 

@@ -315,14 +315,14 @@ begin
     select account_id, id, posting, fingerprint, amount, balance_amount, balance_pending, transaction_seq,
         price_version_id, occurred_at, recorded_at, expires_at, finished_at, parent_event_id, cogs_amount, state, tag,
         reason, gated, type, denomination, quantity, cost, residue, key, decode(key_digest, 'hex'), cogs_denomination,
-        prior, metadata
+        prior, metadata::json
     from json_to_recordset(events) as e (
         account_id bigint, id bigint, posting bigint, fingerprint bigint, amount bigint, balance_amount bigint,
         balance_pending bigint, transaction_seq bigint, price_version_id bigint, occurred_at timestamptz,
         recorded_at timestamptz, expires_at timestamptz, finished_at timestamptz, parent_event_id bigint,
         cogs_amount bigint, state smallint, tag smallint, reason smallint, gated boolean, type text, denomination text,
         quantity numeric, cost text, residue text, key text, key_digest text, cogs_denomination text, prior json,
-        metadata json
+        metadata text
     );
 
     if rest is not null then
@@ -429,11 +429,11 @@ begin
         details, metadata, request_id
     )
     select account_id, id, fingerprint, occurred_at, recorded_at, tag, type, quantity, state, key,
-        decode(key_digest, 'hex'), code, details, metadata, request_id
+        decode(key_digest, 'hex'), code, details, metadata::json, request_id
     from json_to_recordset(rest -> 'gated') as gated (
         account_id bigint, id bigint, fingerprint bigint, occurred_at timestamptz, recorded_at timestamptz,
         tag smallint, type text, quantity numeric, state smallint, key text, key_digest text, code text, details json,
-        metadata json, request_id text
+        metadata text, request_id text
     );
 
     update event
