@@ -16,7 +16,6 @@ from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer
 from tenuto.service import accounts as service
-from tenuto.service.idempotency import replace_answer
 from tenuto.service.usage import release_all_expired
 from tenuto.store import accounts, records
 from tenuto.store.accounts import Account
@@ -292,26 +291,18 @@ async def move_clock(call: Call) -> Answer:
     if given.advance_seconds is not None:
         by = timedelta(seconds=bodies.whole(given.advance_seconds, "advance_seconds", least=1, most=3_200_000_000))
 
-    async def verb(unit: Unit) -> accounts.Environment:
+    async def verb(unit: Unit) -> tuple[accounts.Environment, int]:
         await service.move_clock(call.engine, unit, environment, to=to, by=by)
         found = await accounts.read_environment(unit, environment.id)
         assert found is not None
-        return found
+        # Counted before anybody else can see the new time: whoever ends them, this move made them due.
+        due = await records.due_accounts(unit, call.engine.now(), None, environment.id)
+        return found, sum(count for _, _, count in due)
 
-    moved: list[accounts.Environment] = []
-
-    def render(found: accounts.Environment) -> bytes:
-        moved.append(found)
-        return shapes.wrapped(_clock(found, call, {}))
-
-    answer = await call.once(verb, render)
-    if not moved:
-        return answer
-    done = await release_all_expired(call.engine, environment.id)
-    body, once = shapes.wrapped(_clock(moved[0], call, {"release_expired": done})), call.idempotency()
-    if once is not None:
-        await replace_answer(call.engine, environment, once, body)
-    return Answer(200, body)
+    answer = await call.once(verb, lambda moved: shapes.wrapped(_clock(moved[0], call, {"release_expired": moved[1]})))
+    if not answer.is_replay:
+        await release_all_expired(call.engine, environment.id)
+    return answer
 
 
 async def open_account(call: Call) -> Answer:

@@ -65,12 +65,6 @@ async def _claim(unit: Unit, environment_id: int, once: Once, now: datetime) -> 
     return Answer(found.status, found.body, is_replay=True)
 
 
-async def replace_answer(engine: Engine, environment: Environment, once: Once, body: bytes) -> None:
-    """Keep a fuller answer under a key, once work that follows from its effect is done too."""
-    async with engine.database.writing() as unit:
-        await ledger.store_answer(unit, environment.id, once.key, 200, body)
-
-
 async def forget_answers(engine: Engine, *, now: datetime, limit: int) -> int:
     """Sweep: delete stored answers past their life; event keys live for ever in their events."""
     async with engine.database.writing() as unit:

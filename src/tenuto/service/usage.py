@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 import structlog
-from asyncpg.transaction import Transaction
 
 from tenuto import metrics
 from tenuto.core.outcomes import Refusal
@@ -63,7 +62,7 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageRequest:
-    """One request for a lane: either events to record or an event to end.
+    """One request for a lane: events to record, an event to end, or neither, which only tidies the account's holds.
 
     ``render`` turns the decision into the answer before anything is committed, so that an answer that cannot be
     written can never hide an effect. ``key_id`` is the API key that asked; it is proven with the write.
@@ -214,15 +213,12 @@ class UsageWork:
                 wanted.append((account_id, request.ending.event_id))
         if missing:
             await self._load(unit, missing, batch)
-        if wanted:
-            batch.events = await records.load_events(unit, wanted)
+        batch.events = await records.load_events(unit, wanted)
         return await self._decide_and_save(unit, requests, batch)
 
     async def _locked(self, unit: Unit, requests: Sequence[UsageRequest]) -> Sequence[Answer | BaseException]:
         """The sure way: lock the accounts, then read all that could matter, decide, save, in one unit."""
-        transaction: Transaction = unit.transaction()
-        await transaction.start()
-        try:
+        async with unit.transaction():
             accounts = {request.account_id: request for request in requests}
             await ledger.lock_accounts(unit, accounts)
             environments = {id: await self._environment(id) for id in {request.environment.id for request in requests}}
@@ -239,12 +235,7 @@ class UsageWork:
             batch.events = await records.load_events(unit, endings)
             onces = [(r.environment.id, r.once.key) for r in requests if r.once is not None]
             batch.answers = await ledger.find_answers(unit, onces)
-            answers = await self._decide_and_save(unit, requests, batch)
-        except BaseException:
-            await _roll_back(transaction)
-            raise
-        await transaction.commit()
-        return answers
+            return await self._decide_and_save(unit, requests, batch)
 
     async def _load(self, unit: Unit, asked: Mapping[int, datetime], batch: _Batch) -> None:
         """Read accounts into a batch, with those of their holds that must be tidied before anything is decided."""
@@ -414,13 +405,6 @@ def _note(account: _Remembered, decision: Decision, batch: _Batch) -> None:
     if decision.finished is not None:
         account.holds.pop(decision.finished.id, None)
         batch.events[account_id, decision.finished.id] = decision.finished
-
-
-async def _roll_back(transaction: Transaction) -> None:
-    try:
-        await transaction.rollback()
-    except Exception as error:  # the connection may be gone; then there is nothing left to roll back
-        raise Lost(str(error)) from error
 
 
 async def release_expired(engine: Engine, *, now: datetime, limit: int) -> int:

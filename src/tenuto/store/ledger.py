@@ -503,6 +503,8 @@ async def save_credit_limit(unit: Unit, account_id: int, tick: int, denomination
 
 async def find_answers(unit: Reader, asked: Sequence[tuple[int, str]]) -> dict[tuple[int, str], StoredAnswer]:
     """Stored answers by (environment id, idempotency key)."""
+    if not asked:
+        return {}
     rows = await unit.fetch(
         "select s.environment_id, s.key, s.fingerprint, s.status, s.body, s.created_at from stored_answer s"
         " join unnest($1::integer[], $2::text[]) as asked (environment_id, key)"

@@ -41,9 +41,11 @@ async def load_known(unit: Reader, keys: Mapping[int, Sequence[bytes]]) -> dict[
     """Per account, the stored outcomes of those of the given key digests that were used before."""
     account_ids = [account_id for account_id, digests in keys.items() for _ in digests]
     digests = [digest for found in keys.values() for digest in found]
+    known: dict[int, dict[bytes, Event | GatedEvent]] = {account_id: {} for account_id in keys}
+    if not digests:
+        return known
     asked = " join unnest($1::bigint[], $2::bytea[]) as asked (account_id, key_digest)"
     same = " on asked.account_id = {0}.account_id and asked.key_digest = {0}.key_digest"
-    known: dict[int, dict[bytes, Event | GatedEvent]] = {account_id: {} for account_id in keys}
     for row in await unit.fetch(_EVENT + asked + same.format("e"), account_ids, digests):
         known[row["account_id"]][row["key_digest"]] = event_of(row)
     gated = "select g.* from gated_event g" + asked + same.format("g")
@@ -54,6 +56,8 @@ async def load_known(unit: Reader, keys: Mapping[int, Sequence[bytes]]) -> dict[
 
 async def load_events(unit: Reader, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Event]:
     """Events by (account id, event id)."""
+    if not wanted:
+        return {}
     rows = await unit.fetch(
         _EVENT + " join unnest($1::bigint[], $2::bigint[]) as asked (account_id, id)"
         " on asked.account_id = e.account_id and asked.id = e.id",
@@ -77,10 +81,11 @@ async def load_lapsed(unit: Reader, asked: Mapping[int, datetime], limit: int) -
 
 
 async def due_accounts(
-    reader: Reader, now: datetime, limit: int, environment_id: int | None = None
+    reader: Reader, now: datetime, limit: int | None, environment_id: int | None = None
 ) -> list[tuple[int, int, int]]:
     """(environment id, account id, count) of accounts with holds whose hour is over, the longest overdue first.
 
+    ``limit`` None takes all of them.
     ``now`` is real time; an environment whose clock is ahead is judged by its own.
     """
     rows = await reader.fetch(
