@@ -108,6 +108,18 @@ class Company:
         """One event by its fields, or a list of events."""
         return self.call("POST", f"/v1/accounts/{account_id}/events", event or list(events))
 
+    def invoice(self, account_id: str, *, is_final: bool = True) -> str:
+        """The id of a new invoice of two events of the type INVOICED, which cost 300 US cents each."""
+        self.call("PUT", f"/v1/accounts/{account_id}/invoicing", {"currency": "USD"})
+        usage = {"type": "INVOICED", "cost_override_amount": 300, "cost_override_denomination": "USD"}
+        assert self.send(account_id, usage, usage).status == 200
+        draft = self.call("POST", f"/v1/accounts/{account_id}/invoices", {"currency": "USD"})
+        assert draft.status == 200, draft
+        if is_final:
+            final = self.call("POST", f"/v1/invoices/{draft.data['id']}/finalize")
+            assert final.status == 200, final
+        return str(draft.data["id"])
+
     def balance(self, account_id: str, denomination: str) -> Any:
         reply = self.call("GET", f"/v1/accounts/{account_id}/balance/{denomination}")
         assert reply.status == 200, reply

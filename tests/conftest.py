@@ -18,8 +18,11 @@ from tenuto.server import Server, wait_until_ready
 from tenuto.service.usage import open_lanes
 from tenuto.store.database import Database, migrate
 from tests.client import Client, Company
+from tests.simulated import Simulated
 
 EPOCH = datetime(2030, 1, 15, 12, tzinfo=UTC)
+SECRET_KEY = "5e" * 32
+"""The master key of the service, so that a test can sign what only the service or its provider could."""
 
 
 class MadeUpClock:
@@ -86,9 +89,27 @@ def _run(work: Callable[[], object]) -> None:
 
 
 @pytest.fixture(scope="session")
-def service(new_database: Callable[[str], str]) -> Iterator[Server]:
-    """A running service: real processes, a real socket, a database of its own."""
-    settings = Settings(port=0, database=new_database("service"), registration="open", log_level="warning")
+def stripe() -> Iterator[Simulated]:
+    """The simulator of Stripe that the service asks, for the sandbox as for keys of companies."""
+    with Simulated() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def service(
+    new_database: Callable[[str], str], stripe: Simulated, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A running service: real processes, a real socket, a database of its own, and a simulator of Stripe."""
+    settings = Settings(
+        port=0,
+        database=new_database("service"),
+        data=str(tmp_path_factory.mktemp("service")),
+        registration="open",
+        log_level="warning",
+        secret_key=SECRET_KEY,
+        stripe_url=stripe.url,
+        sandbox_url=stripe.url,
+    )
     server = Server(settings)
     server.start()
     try:

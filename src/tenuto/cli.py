@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, audit, import, demo, bench, settings."""
+"""The command line: serve, migrate, audit, import, demo, bench, settings, stripe-simulator."""
 
 from __future__ import annotations
 
@@ -247,6 +247,22 @@ def demo(
     from tenuto.demo import run_demo
 
     raise typer.Exit(run_demo(data, port=port, usage=usage, is_once=once))
+
+
+@app.command(name="stripe-simulator")
+def stripe_simulator(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 lets the system choose.")] = 12111,
+    data: Annotated[Path | None, typer.Option(help="File that keeps the book; without it, memory does.")] = None,
+    fsync: Annotated[bool, typer.Option(help="Have every change on the disk before it is answered.")] = False,
+) -> None:
+    """Serve a Stripe of our own, with test cards, for trying and testing without a Stripe account."""
+    from tenuto.gateway import simulator
+
+    try:
+        simulator.run(host, port, data, is_synced=fsync, say=say)
+    except (OSError, ValueError) as error:
+        fail(str(error))
 
 
 def _dsn(database: str | None, data: str | None) -> str:

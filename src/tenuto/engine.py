@@ -6,19 +6,24 @@ worker remembers of companies; a remembered environment is never trusted by itse
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from tenuto.core.identifiers import ID_MAX
+from tenuto.core.identifiers import ID_MAX, spell
+from tenuto.core.outcomes import Refusal
+from tenuto.gateway.port import PaymentGateway
 from tenuto.lanes import Lanes
 from tenuto.store import accounts as store
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Database
+from tenuto.vault import Vault, master_key
 
 ENVIRONMENTS_MAX: Final = 10_000
 """Environments one worker remembers."""
@@ -37,14 +42,24 @@ class Settings:
     registration: str = ""
     operator_token: str = ""
     log_level: str = "info"
+    secret_key: str = field(default="", repr=False)
+    public_url: str = ""
+    stripe_url: str = "https://api.stripe.com"
+    sandbox: str = ""
+    sandbox_url: str = ""
 
     @property
     def is_registration_open(self) -> bool:
         """Whether anybody may open a company: said so, or not said and on the embedded database."""
         return self.registration == "open" or (not self.registration and not self.database)
 
+    @property
+    def is_sandbox_ours(self) -> bool:
+        """Whether ``tenuto serve`` runs a simulator of Stripe: said so, or not said and on the embedded database."""
+        return not self.sandbox_url and (self.sandbox == "on" or (not self.sandbox and not self.database))
 
-SECRET_SETTINGS: Final = frozenset({"operator_token", "database"})
+
+SECRET_SETTINGS: Final = frozenset({"operator_token", "database", "secret_key"})
 
 
 def read_settings(
@@ -87,11 +102,19 @@ class Once(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What goes back to a client: status, body, and whether it is the stored answer of an earlier request."""
+    """What goes back to a client: status, body, and whether it is the stored answer of an earlier request.
+
+    ``media`` is the content type where the body is no JSON.
+    """
 
     status: int
     body: bytes
     is_replay: bool = False
+    media: str = ""
+
+
+GATEWAY_PER_SECOND: Final = {True: 100.0, False: 25.0}
+"""Requests a second that Stripe documents for a live and for a test key; all workers of a server share them."""
 
 
 class Clock(Protocol):
@@ -131,7 +154,11 @@ class Engine:
         self.clock = clock
         self.lanes: Lanes[Any, Any] = Lanes(())
         self.keys_used: dict[tuple[int, int], datetime] = {}
+        self.faults: Callable[[str], None] | None = None
         self._environments: dict[int, Environment] = {}
+        self._vault: Vault | None = None
+        self._gateways: dict[int, tuple[bytes | None, PaymentGateway]] = {}
+        self._nudges: dict[str, asyncio.Event] = {}
 
     @classmethod
     async def open(cls, settings: Settings, dsn: str) -> Engine:
@@ -144,7 +171,70 @@ class Engine:
     async def close(self) -> None:
         """Let the lanes finish, then let go of the database."""
         await self.lanes.stop()
+        for _, gateway in self._gateways.values():
+            await gateway.close()
         await self.database.close()
+
+    @property
+    def vault(self) -> Vault:
+        """What seals secrets; its key is read, or made, at first use. Raises VaultError."""
+        if self._vault is None:
+            self._vault = Vault(master_key(self.settings.secret_key, Path(self.settings.data)))
+        return self._vault
+
+    async def gateway_for(self, environment: Environment) -> PaymentGateway:
+        """The payment provider of a company's half: its own Stripe, or in test mode without a key the sandbox.
+
+        Raises Refusal ``gateway_not_configured``.
+        """
+        sealed = environment.stripe.key
+        known = self._gateways.get(environment.id)
+        if known is not None and known[0] == sealed:
+            return known[1]
+        if sealed is not None:
+            key = self.vault.open(sealed, context=self.context_of(environment, "stripe_key"))
+            made = self.gateway_with(key, live=environment.live)
+        elif not environment.live and self.settings.sandbox_url:
+            made = self.gateway_with(self.sandbox_key(environment), live=False, url=self.settings.sandbox_url)
+        else:
+            raise Refusal("gateway_not_configured")
+        self._gateways[environment.id] = (sealed, made)
+        if known is not None:
+            await known[1].close()
+        return made
+
+    def gateway_with(self, key: str, *, live: bool, url: str | None = None) -> PaymentGateway:
+        """A gateway that asks with this key, no faster than Stripe documents."""
+        from tenuto.gateway.stripe import StripeGateway  # noqa: PLC0415 - the SDK takes half a second to import
+
+        per_second = GATEWAY_PER_SECOND[live] / max(1, self.settings.workers)
+        return StripeGateway(key, base_url=url or self.settings.stripe_url, per_second=per_second)
+
+    def sandbox_key(self, environment: Environment) -> str:
+        """The key under which the simulator keeps the book of a company in test mode."""
+        return f"sk_test_sandbox{spell('c', environment.company_id)[2:]}"
+
+    def context_of(self, environment: Environment, secret: str) -> str:
+        """What a sealed secret is bound to, so that it opens nowhere else."""
+        return f"{spell('c', environment.company_id)}/{environment.mode}/{secret}"
+
+    def reach(self, point: str) -> None:
+        """A named place at which tests may stop the world; nothing happens unless faults were set."""
+        if self.faults is not None:
+            self.faults(point)
+
+    def nudge(self, sweep: str) -> None:
+        """Tell the clockwork of this process that a sweep has something to do."""
+        self.nudged(sweep).set()
+
+    def nudged(self, sweep: str) -> asyncio.Event:
+        """What :meth:`nudge` sets."""
+        return self._nudges.setdefault(sweep, asyncio.Event())
+
+    @property
+    def public_url(self) -> str:
+        """How the outside reaches us, without a slash at the end."""
+        return self.settings.public_url.rstrip("/") or f"http://{self.settings.host}:{self.settings.port}"
 
     def now(self) -> datetime:
         """The real present; a company's own is :meth:`now_of`."""

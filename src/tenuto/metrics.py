@@ -21,3 +21,4 @@ BATCH_SECONDS: Final = Histogram(
 STALE: Final = Counter("tenuto_lane_stale", "Batches that had to be decided anew because something had changed.")
 WAITING: Final = Gauge("tenuto_lane_waiting", "Events that wait in the lanes.")
 SWEPT: Final = Counter("tenuto_swept", "Due things done by the clockwork.", ["sweep"])
+PAYMENTS: Final = Counter("tenuto_payments_total", "Payments by reason and what became of them.", ("reason", "status"))

@@ -1,8 +1,8 @@
-"""The processes of ``tenuto serve``: one parent, and workers that answer.
+"""The processes of ``tenuto serve``: one parent, workers that answer, and a simulator of Stripe to try payments with.
 
 The parent holds the listening socket and, by default, the embedded PostgreSQL; it imports no web framework, so it
 starts at once. A worker that dies is started again; the socket stays open meanwhile, so its clients wait instead of
-being refused. When the parent ends, for whatever reason, workers and database end with it.
+being refused. When the parent ends, for whatever reason, workers, simulator and database end with it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,9 @@ from tenuto.engine import Settings
 STOP_SECONDS: Final = 10.0
 RESTART_SECONDS: Final = 0.2
 STEADY_SECONDS: Final = 10.0
+SANDBOX_FILE: Final = "stripe-simulator.ndjson"
 _WORKER: Final = "TENUTO_WORKER_SOCKET"
+_SANDBOX: Final = "TENUTO_SANDBOX_SOCKET"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,8 +54,12 @@ class Workers:
             **os.environ,
             **{
                 f"TENUTO_{name.upper()}": str(getattr(settings, name))
-                for name in ("host", "port", "workers", "lanes", "operator_token", "log_level", "data")
+                for name in (
+                    *("host", "port", "workers", "lanes", "operator_token", "log_level", "data"),
+                    *("public_url", "stripe_url", "sandbox", "sandbox_url"),
+                )
             },
+            **({"TENUTO_SECRET_KEY": settings.secret_key} if settings.secret_key else {}),
             # The workers get a database in any case; whether strangers may register was decided before.
             "TENUTO_REGISTRATION": "open" if settings.is_registration_open else "closed",
             "TENUTO_DATABASE": dsn,
@@ -106,6 +113,69 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+class Sandbox:
+    """The simulator of Stripe as a process, kept alive until :meth:`stop`. Its book and its port survive it."""
+
+    def __init__(self, data: Path) -> None:
+        self._listener = listen("127.0.0.1", 0)
+        self._file = data / SANDBOX_FILE
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._pause = RESTART_SECONDS
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, once it was started."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start it, without waiting for it: who asks it meanwhile waits at its socket."""
+        self._started_at = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tenuto.server", str(self._file)],
+            env={**os.environ, _SANDBOX: str(self._listener.fileno())},
+            pass_fds=[self._listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def tend(self, on_restart: Callable[[int], None]) -> None:
+        """Start it again if it died, after a pause that grows while it dies at once."""
+        if self._process is None or self._process.poll() is None:
+            return
+        lived = time.monotonic() - self._started_at
+        if lived < self._pause:
+            return
+        self._pause = RESTART_SECONDS if lived > STEADY_SECONDS else min(5.0, self._pause * 2)
+        on_restart(self._process.returncode)
+        self.start()
+
+    def stop(self) -> None:
+        """End it, and let go of its port."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+        self._listener.close()
+
+
+def run_sandbox(data: Path) -> None:
+    """The body of the simulator's process: Stripe's routes, on the socket it was given."""
+    die_with_parent()
+    from tenuto.gateway.simulator import run
+
+    run(data=data, socket_fd=int(os.environ[_SANDBOX]), say=lambda _: None)
 
 
 def wait_until_ready(host: str, port: int, *, seconds: float) -> bool:
@@ -201,10 +271,15 @@ class Server:
         self._stop_database: Callable[[], None] = lambda: None
         self._listener: socket.socket | None = None
         self.workers: Workers | None = None
+        self.sandbox: Sandbox | None = None
         self.dsn = settings.database
 
     def start(self) -> None:
         """Bring everything up. Raises what keeps it from coming up, with a sentence that says what to do."""
+        if self.settings.secret_key:
+            from tenuto.vault import master_key
+
+            master_key(self.settings.secret_key, Path(self.settings.data))  # a key that is none is told at once
         self._listener = listen(self.settings.host, self.settings.port)
         if not self.dsn:
             from tenuto.postgres import EmbeddedPostgres
@@ -216,11 +291,23 @@ class Server:
             applied = asyncio.run(prepare(self.dsn))
             if applied:
                 self._say(f"Applied {len(applied)} migration(s): {', '.join(applied)}")
-            self.workers = Workers(self._listener, self.settings, self.dsn)
+            if self.settings.is_sandbox_ours:
+                self.sandbox = Sandbox(Path(self.settings.data))
+            self.workers = Workers(self._listener, self._settings_of_workers(), self.dsn)
             self.workers.start()
+            if self.sandbox is not None:
+                self.sandbox.start()
         except BaseException:
             self.stop()
             raise
+
+    def _settings_of_workers(self) -> Settings:
+        """What is known only now that the sockets are there."""
+        return replace(
+            self.settings,
+            public_url=self.settings.public_url or self.url,
+            sandbox_url=self.settings.sandbox_url or (self.sandbox.url if self.sandbox is not None else ""),
+        )
 
     @property
     def address(self) -> tuple[str, int]:
@@ -253,15 +340,22 @@ class Server:
         """Start again what died."""
         if self.workers is not None:
             self.workers.tend(lambda code: self._say(f"A worker ended with {code}; starting another"))
+        if self.sandbox is not None:
+            self.sandbox.tend(lambda code: self._say(f"The simulator of Stripe ended with {code}; starting it again"))
 
     def stop(self) -> None:
         """Take everything down, workers first."""
         if self.workers is not None:
             self.workers.stop()
+        if self.sandbox is not None:
+            self.sandbox.stop()
         if self._listener is not None:
             self._listener.close()
         self._stop_database()
 
 
 if __name__ == "__main__":
-    run_worker()
+    if _SANDBOX in os.environ:
+        run_sandbox(Path(sys.argv[1]))
+    else:
+        run_worker()

@@ -20,6 +20,10 @@ from tenuto.engine import DatabaseClock, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.service.accounts import note_keys_used
 from tenuto.service.idempotency import forget_answers
+from tenuto.service.invoicing import collect_invoices, cut_invoices, dun_invoices, finalize_invoices
+from tenuto.service.payments import collect_due, forget_events
+from tenuto.service.refills import refill_due
+from tenuto.service.refunds import refund_due
 from tenuto.service.usage import release_expired
 from tenuto.store.database import Unavailable
 
@@ -47,6 +51,14 @@ class Sweep(NamedTuple):
 
 SWEEPS: Final = (
     Sweep("release_expired", release_expired, 5.0),
+    Sweep("refill_due", refill_due, 0.5),
+    Sweep("collect_due", collect_due, 0.5),
+    Sweep("refund_due", refund_due, 2.0),
+    Sweep("cut_invoices", cut_invoices, 5.0),
+    Sweep("finalize_invoices", finalize_invoices, 5.0),
+    Sweep("collect_invoices", collect_invoices, 2.0),
+    Sweep("dun_invoices", dun_invoices, 10.0),
+    Sweep("forget_events", forget_events, 600.0),
     Sweep("note_keys_used", note_keys_used, 30.0),
     Sweep("forget_answers", forget_answers, 600.0),
 )
@@ -84,7 +96,7 @@ class Clockwork:
                 metrics.SWEPT.labels(sweep.name).inc(done)
                 _log.info(sweep.name, done=done)
             if done < LIMIT:
-                await self._pause(sweep.interval_seconds)
+                await self._pause(sweep.interval_seconds, self._engine.nudged(sweep.name))
 
     async def _keep_time(self, clock: DatabaseClock) -> None:
         while not self._stopping.is_set():
@@ -94,8 +106,11 @@ class Clockwork:
             except Unavailable:
                 continue
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
+    async def _pause(self, seconds: float, nudged: asyncio.Event | None = None) -> None:
+        """Wait for the interval, the end, or somebody in this process who knows of something due."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, nudged) if event is not None]
+        _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+        if nudged is not None:
+            nudged.clear()

@@ -10,8 +10,10 @@ _ENVIRONMENTS: Final = (
     "(select v.id from environment v where v.company_id = $1 and ($2::boolean is null or v.live = $2))"
 )
 _ACCOUNTS: Final = f"(select a.id from account a where a.environment_id in {_ENVIRONMENTS})"
-_BY_ENVIRONMENT: Final = ("event_price", "event_price_version", "stored_answer", "account")
-_BY_ACCOUNT: Final = ("balance", "event", "event_charge", "gated_event", "transaction", "price_counter")
+_INVOICES: Final = ("invoice_terms", "invoice", "credit_note", "number_series")
+_OF_INVOICES: Final = ("invoice_line", "invoice_tax", "invoice_payment")
+_BY_ENVIRONMENT: Final = ("event_price", "event_price_version", "stored_answer", "account", *_INVOICES)
+_BY_ACCOUNT: Final = ("balance", "event", "event_charge", "gated_event", "transaction", "price_counter", *_OF_INVOICES)
 _ROWS: Final = {
     "company": "select * from company where id = $1",
     "console_user": "select * from console_user where company_id = $1",

@@ -23,7 +23,7 @@ TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\+00")
 ACCOUNT_FIELDS: Final = {
     "id", "name", "email", "company_id", "plan_id", "plan_renewal_cadence", "billing_address_id", "stripe_id",
     "metadata", "last_plan_renewal", "next_plan_renewal", "plan_status", "flags", "credit_limit", "owed_balance",
-    "paused", "credit_blocked", "usage_suspended", "capture_suspended", "created_at", "updated_at",
+    "owed_balances", "paused", "credit_blocked", "usage_suspended", "capture_suspended", "created_at", "updated_at",
 }  # fmt: skip
 BALANCE_FIELDS: Final = {
     "account_id", "denomination", "amount", "pending", "available", "residue", "residue_fraction", "credit_limit",
@@ -215,7 +215,7 @@ def test_every_path_form_is_served(company: Company, form: str) -> None:
     event = company.send(account, type="A").data["id"]
     price = company.price("A", "credits", "1")
     ids = {"company_id": company.id, "account_id": account, "event_id": event, "price_id": price}
-    ids |= {"denomination": "credits", "key_id": "k_00000000"}
+    ids |= {"denomination": "credits", "key_id": "k_00000000", "invoice_id": company.invoice(account), "position": "1"}
     for route in ROUTES:
         if route.method == "GET":
             assert company.call("GET", form.format(route.path.format(**ids))).status == 200, route.path

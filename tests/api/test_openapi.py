@@ -61,6 +61,8 @@ def described(service: Server) -> Iterator[Service]:
             "price_id": price,
             "key_id": keys.data[0]["id"],
             "denomination": "credits",
+            "invoice_id": company.invoice(account),
+            "position": "1",
         }
         schema = schemathesis.openapi.from_dict(client.call("GET", "/openapi.json").body)
         yield Service(service.url, schema, {"authorization": f"Basic {basic}"}, ids)
@@ -164,7 +166,9 @@ def test_the_examples_run(service: Server, route: Route) -> None:
             "event_id": event,
             "price_id": company.price("OTHER", "credits", "1"),
             "denomination": "new" if route.method == "POST" else "credits",
+            "invoice_id": company.invoice(account, is_final=route.method != "PUT"),
         }
+        company.send(account, type="USED", cost_override_amount=9, cost_override_denomination="USD")
         reply = company.call(route.method, f"/v1{route.path.format(**ids)}", route.example)
 
     assert reply.status == 200, reply.raw
@@ -192,5 +196,8 @@ def test_every_id_parameter_is_named_by_its_kind(document: dict[str, Any]) -> No
         for operation in item.values():
             for one in operation["parameters"]:
                 if one["in"] == "path":
-                    assert one["name"] in {"company_id", "account_id", "event_id", "price_id", "key_id", "denomination"}
+                    assert one["name"] in {
+                        *("company_id", "account_id", "event_id", "price_id", "key_id", "denomination"),
+                        *("invoice_id", "position", "payment_id", "card_id", "mode"),
+                    }
                     assert one["schema"]["pattern"]

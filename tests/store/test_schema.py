@@ -21,7 +21,11 @@ from tenuto.store.database import MIGRATION_LOCK, Database, UnsafeServer, migrat
 from tests.inside import Inside, event, let_go, settle_for
 
 FOLDER = resources.files("tenuto.store")
-ACCOUNT_LEVEL = ("balance", "event", "event_charge", "gated_event", "transaction", "price_counter")
+ACCOUNT_LEVEL = (
+    *("balance", "event", "event_charge", "gated_event", "transaction", "price_counter"),
+    *("payment_method", "payment", "payment_attempt", "refund", "refill", "payment_link"),
+    *("invoice_terms", "invoice", "invoice_line", "invoice_tax", "invoice_payment", "credit_note"),
+)
 EXACT_NUMERICS = {("balance", "residue_num"), ("balance", "residue_den")}
 QUANTITIES = {("event", "quantity"), ("gated_event", "quantity")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from datetime import timedelta
@@ -10,19 +11,24 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-from tenuto.core.identifiers import spell
+from tenuto.core.identifiers import ID_MAX, spell
+from tenuto.core.invoice import settings_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
+from tenuto.core.payment import RefillCaps
 from tenuto.engine import Answer
 from tenuto.service import accounts as service
-from tenuto.service.usage import release_all_expired
+from tenuto.service import cards
+from tenuto.service.idempotency import Steps
 from tenuto.store import accounts, records
 from tenuto.store.accounts import Account
 from tenuto.store.database import Unit
+from tenuto.store.invoices import read_owed
 
 from . import body as bodies
-from . import shapes
+from . import invoice_input, shapes
+from .invoice_input import InvoicingIn
 from .routes import PAGING, Call, Param, Route
 from .usage import page_of
 
@@ -35,7 +41,8 @@ REASON_MAX: Final = 500
 LATE_MAX: Final = timedelta(days=3650)
 AHEAD_MAX: Final = timedelta(days=1)
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
-_LATER: Final = ("plan_id", "plan_variable_amounts", "enable_card_collector", "token", "billing_address_id")
+_LATER: Final = ("plan_id", "plan_variable_amounts", "billing_address_id")
+TOKEN_MAX: Final = 255
 
 
 class CompanyIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,6 +53,14 @@ class CompanyIn(msgspec.Struct, forbid_unknown_fields=True):
     password: str
 
 
+class RefillCapsIn(msgspec.Struct, forbid_unknown_fields=True):
+    """How often one balance may be refilled by itself, and for how much a day; null: no bound."""
+
+    per_hour: int = RefillCaps().per_hour
+    per_day: int | None = RefillCaps().per_day
+    amount_per_day: int | None = None
+
+
 class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
     """Settings to change; what is missing stays as it is."""
 
@@ -54,6 +69,11 @@ class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
     default_credit_limit: int | None = None
     late_event_seconds: int | None = None
     ahead_event_seconds: int | None = None
+    invoicing: InvoicingIn | None = None
+    stripe_key: str | None = None
+    stripe_publishable_key: str | None = None
+    stripe_webhook_secret: str | None = None
+    refill_caps: RefillCapsIn | None = None
 
 
 class KeyIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,13 +83,6 @@ class KeyIn(msgspec.Struct, forbid_unknown_fields=True):
     mode: str | None = None
     scopes: list[str] | None = None
     expires_at: str | None = None
-
-
-class ClockIn(msgspec.Struct, forbid_unknown_fields=True):
-    """Where to move a test clock: by seconds, or to a moment."""
-
-    advance_seconds: int | None = None
-    now: str | None = None
 
 
 class AccountIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +96,7 @@ class AccountIn(msgspec.Struct, forbid_unknown_fields=True):
     plan_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     plan_variable_amounts: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     enable_card_collector: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-    token: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    token: str | None = None
     billing_address_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
@@ -175,15 +188,39 @@ async def change_company(call: Call) -> Answer:
         changes["late_seconds"] = bodies.seconds(given.late_event_seconds, "late_event_seconds", LATE_MAX)
     if given.ahead_event_seconds is not None:
         changes["ahead_seconds"] = bodies.seconds(given.ahead_event_seconds, "ahead_event_seconds", AHEAD_MAX)
+    sections: dict[str, object] = {}
+    if given.invoicing is not None:
+        sections["invoicing"] = invoice_input.invoicing(given.invoicing)
+    if given.refill_caps is not None:
+        sections["refills"] = _caps(given.refill_caps)
+    if sections:
+        changes["money"] = sections
     environment = call.environment
+    secrets_given = {
+        field: value
+        for field in ("stripe_key", "stripe_publishable_key", "stripe_webhook_secret")
+        if (value := getattr(given, field)) is not None
+    }
+    kept = await cards.check_stripe(call.engine, environment, secrets_given)
 
     async def verb(unit: Unit) -> accounts.Environment:
         await service.change_company(call.engine, unit, environment, name=name, settings=changes)
+        if kept:
+            await cards.keep_stripe(call.engine, unit, environment, kept)
         found = await accounts.read_environment(unit, environment.id)
         assert found is not None
         return found
 
     return await call.once(verb, lambda found: shapes.wrapped(shapes.company(found)))
+
+
+def _caps(given: RefillCapsIn) -> dict[str, int | None]:
+    per_day, amount = given.per_day, given.amount_per_day
+    return {
+        "per_hour": bodies.whole(given.per_hour, "refill_caps.per_hour", least=1, most=1000),
+        "per_day": None if per_day is None else bodies.whole(per_day, "refill_caps.per_day", least=1, most=24_000),
+        "amount_per_day": None if amount is None else bodies.whole(amount, "refill_caps.amount_per_day", least=1),
+    }
 
 
 def zone(value: str, path: str) -> str:
@@ -266,52 +303,13 @@ async def revoke_key(call: Call) -> Answer:
     )
 
 
-async def get_clock(call: Call) -> Answer:
-    """The present of the company's half."""
-    call.company()
-    return Answer(200, shapes.wrapped(_clock(call.environment, call, {})))
-
-
-def _clock(environment: accounts.Environment, call: Call, done: dict[str, int]) -> shapes.ClockOut:
-    return shapes.ClockOut(
-        now=bodies.spelled(call.engine.now_of(environment)),
-        offset_seconds=int(environment.clock_offset.total_seconds()),
-        done=done,
-    )
-
-
-async def move_clock(call: Call) -> Answer:
-    """Move a test clock forward; when it answers, everything that fell due has been done."""
-    call.company()
-    given, environment = call.decoded(ClockIn), call.environment
-    if (given.advance_seconds is None) == (given.now is None):
-        raise invalid("advance_seconds", "send either advance_seconds or now.")
-    to = None if given.now is None else bodies.moment(given.now, "now")
-    by = None
-    if given.advance_seconds is not None:
-        by = timedelta(seconds=bodies.whole(given.advance_seconds, "advance_seconds", least=1, most=3_200_000_000))
-
-    async def verb(unit: Unit) -> tuple[accounts.Environment, int]:
-        await service.move_clock(call.engine, unit, environment, to=to, by=by)
-        found = await accounts.read_environment(unit, environment.id)
-        assert found is not None
-        # Counted before anybody else can see the new time: whoever ends them, this move made them due.
-        due = await records.due_accounts(unit, call.engine.now(), None, environment.id)
-        return found, sum(count for _, _, count in due)
-
-    answer = await call.once(verb, lambda moved: shapes.wrapped(_clock(moved[0], call, {"release_expired": moved[1]})))
-    if not answer.is_replay:
-        await release_all_expired(call.engine, environment.id)
-    return answer
-
-
 async def open_account(call: Call) -> Answer:
     """An account for an end customer."""
     call.company()
     given = call.decoded(AccountIn)
     for name in _LATER:
         if len(getattr(given, name)):
-            raise invalid(name, "comes with plans and cards, which are not served yet.", "not_supported_yet")
+            raise invalid(name, "comes with plans, which are not served yet.", "not_supported_yet")
     fields: dict[str, Any] = {
         "name": bodies.text(given.name, "name", NAME_MAX),
         "email": email(given.email, "email"),
@@ -320,10 +318,63 @@ async def open_account(call: Call) -> Answer:
         "credit_limit": None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit"),
     }
 
-    async def verb(unit: Unit) -> Account:
-        return await service.open_account(call.engine, unit, call.environment, **fields)
+    collects = _is_truthy(given.enable_card_collector)
+    if given.token is not None:
+        return await _open_with_card(call, fields, bodies.token(given.token, "token", TOKEN_MAX))
 
-    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(found)))
+    async def verb(unit: Unit) -> tuple[Account, str | None]:
+        opened = await service.open_account(call.engine, unit, call.environment, **fields)
+        if not collects:
+            return opened, None
+        _, token = await cards.make_link(call.engine, unit, call.environment, opened.id, return_url=None)
+        return opened, f"{call.engine.public_url}/pay/{token}"
+
+    def render(made: tuple[Account, str | None]) -> bytes:
+        opened, address = made
+        shown = shapes.account(opened, {}, _currency(call))
+        if address is not None:
+            shown.card_collector_url = address
+        return shapes.wrapped(shown)
+
+    return await call.once(verb, render)
+
+
+def _is_truthy(raw: msgspec.Raw) -> bool:
+    """Any JSON that is not false, 0, null or empty (contract 6.1, 14)."""
+    return bytes(raw) not in {b"", b"null", b"false", b"0", b'""', b"[]", b"{}"}
+
+
+async def _open_with_card(call: Call, fields: dict[str, Any], token: str) -> Answer:
+    """Open an account whose card is given with it; where the bank refuses the card no account is left behind."""
+    once = call.idempotency()
+    account_id = call.engine.new_id()
+    if once is not None:
+        # The same request again must be the same account to the provider, or its own key would not fit.
+        named = f"{call.environment.id} {once.key}".encode() + once.fingerprint
+        account_id = int.from_bytes(hashlib.blake2b(named, digest_size=8).digest()) % ID_MAX + 1
+
+    async def nothing(_: Unit) -> None:
+        return None
+
+    async def finish(_: None) -> Answer:
+        customer, given = await cards.give_first_card(
+            call.engine, call.environment, account_id, token, name=fields["name"], email=fields["email"]
+        )
+        opened = await cards.open_with_card(
+            call.engine,
+            call.environment,
+            lambda unit: service.open_account(
+                call.engine, unit, call.environment, id=account_id, **{**fields, "stripe_id": customer}
+            ),
+            given,
+        )
+        return Answer(200, shapes.wrapped(shapes.account(opened, {}, _currency(call))))
+
+    return await call.once_in_steps(Steps(nothing, nothing, finish))
+
+
+def _currency(call: Call) -> str:
+    return settings_of(call.environment.money).currency
 
 
 async def list_accounts(call: Call) -> Answer:
@@ -335,12 +386,21 @@ async def list_accounts(call: Call) -> Answer:
         found = await accounts.list_accounts(
             reader, call.environment.id, limit=call.limit() + 1, after=after, filters=filters
         )
-    return page_of(call, found, lambda account: (account.opened, account.id), shapes.account)
+        owed = await read_owed(reader, [account.id for account in found])
+    return page_of(
+        call,
+        found,
+        lambda account: (account.opened, account.id),
+        lambda account: shapes.account(account, owed.get(account.id, {}), _currency(call)),
+    )
 
 
 async def get_account(call: Call) -> Answer:
     """One account."""
-    return Answer(200, shapes.wrapped(shapes.account(await call.account())))
+    account = await call.account()
+    async with call.engine.database.reading() as reader:
+        owed = await read_owed(reader, [account.id])
+    return Answer(200, shapes.wrapped(shapes.account(account, owed.get(account.id, {}), _currency(call))))
 
 
 async def edit_account(call: Call) -> Answer:
@@ -363,10 +423,11 @@ async def edit_account(call: Call) -> Answer:
             None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit")
         )
 
-    async def verb(unit: Unit) -> Account:
-        return await service.edit_account(call.engine, unit, call.environment, account_id, changes)
+    async def verb(unit: Unit) -> tuple[Account, dict[str, int]]:
+        edited = await service.edit_account(call.engine, unit, call.environment, account_id, changes)
+        return edited, (await read_owed(unit, [account_id])).get(account_id, {})
 
-    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(found)))
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(*found, _currency(call))))
 
 
 async def list_balances(call: Call) -> Answer:
@@ -466,7 +527,7 @@ ROUTES: Final = (
         shapes.CompanyOut,
         scope="company:write",
         body=CompanyChange,
-        refusals=("unknown_zone",),
+        refusals=("unknown_zone", "gateway_refused", "gateway_unavailable"),
         example={"time_zone": "Europe/Berlin", "default_credit_limit": 0},
     ),
     *(
@@ -509,27 +570,6 @@ ROUTES: Final = (
         )
     ),
     Route(
-        "GET",
-        "/companies/{company_id}/clock",
-        get_clock,
-        "Read the clock",
-        "Companies",
-        shapes.ClockOut,
-        scope="company:read",
-    ),
-    Route(
-        "POST",
-        "/companies/{company_id}/clock",
-        move_clock,
-        "Move a test clock forward",
-        "Companies",
-        shapes.ClockOut,
-        scope="company:write",
-        body=ClockIn,
-        refusals=("live_clock", "clock_not_forward"),
-        example={"advance_seconds": 3600},
-    ),
-    Route(
         "POST",
         "/companies/{company_id}/accounts",
         open_account,
@@ -538,7 +578,7 @@ ROUTES: Final = (
         shapes.AccountOut,
         scope="accounts:write",
         body=AccountIn,
-        refusals=("not_supported_yet",),
+        refusals=("not_supported_yet", "payment_failed", "gateway_refused", "gateway_not_configured"),
         example=_ACCOUNT_EXAMPLE,
     ),
     Route(

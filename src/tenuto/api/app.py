@@ -29,14 +29,17 @@ from tenuto.engine import Answer, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.store.database import Contended, Unavailable
 
-from . import accounts, catalog, pages, usage
+from . import accounts, cards, catalog, clock, invoices, pages, payments, usage
 from .auth import Callers
 from .body import BODY_MAX
 from .openapi import document
 from .routes import Call, Route
 from .usage import error_body
 
-ROUTES: Final = (*accounts.ROUTES, *catalog.ROUTES, *usage.ROUTES)
+ROUTES: Final = (
+    *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *usage.ROUTES),
+    *(*cards.ROUTES, *payments.ROUTES, *invoices.ROUTES),
+)
 
 STATUSES: Final = {
     Kind.UNREADABLE: 400,
@@ -100,6 +103,8 @@ async def perform(
     shown = [*_PRIVATE, (b"x-request-id", request_id.encode())]
     if answer.is_replay:
         shown.append((b"idempotent-replayed", b"true"))
+    if answer.media:
+        shown[0] = (b"content-type", answer.media.encode())
     return Reply(answer.status, shown, answer.body)
 
 
@@ -154,7 +159,12 @@ async def _judged(
 _PROVEN_BY_THE_STORE: Final = frozenset(
     {usage.record_events, usage.finish_event, usage.delete_event, usage.get_balance}
 )
-_OPTIONAL_BODY: Final = frozenset({accounts.open_balance, accounts.issue_key})
+_OPTIONAL_BODY: Final = frozenset(
+    {
+        *(accounts.open_balance, accounts.issue_key, invoices.cut_invoice, invoices.make_link, cards.make_link),
+        *(payments.refund_payment, payments.resume_capture),
+    }
+)
 _SINGLE: Final = {
     b"authorization": "invalid_credentials",
     b"content-type": "unsupported_media_type",
@@ -398,7 +408,7 @@ def _response(reply: Reply) -> Response[bytes]:
     return Response(
         reply.body,
         status_code=reply.status,
-        media_type="application/json; charset=utf-8",
+        media_type=dict(reply.headers)[b"content-type"].decode(),
         headers={name.decode(): value.decode() for name, value in reply.headers if name != b"content-type"},
     )
 

@@ -41,6 +41,11 @@ _PATTERNS: Final = {
     "event_id": "^e_[0-9a-z]{18}$",
     "price_id": "^ep_[0-9a-z]{8}$",
     "key_id": "^k_[0-9a-z]{8}$",
+    "invoice_id": "^inv_[0-9a-z]{18}$",
+    "card_id": "^card_[0-9a-z]{18}$",
+    "payment_id": "^pay_[0-9a-z]{18}$",
+    "mode": "^(test|live)$",
+    "position": "^[1-9][0-9]{0,8}$",
     "denomination": "^[!-~]{1,64}$",
 }
 
@@ -53,6 +58,12 @@ _PRICE: Final = {
         {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,12})?$"},
         {"type": "number", "minimum": 0, "maximum": AMOUNT_MAX},
         {"type": "null"},
+    ]
+}
+_RATE: Final = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,12})?$"},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
     ]
 }
 _STATES: Final = {"enum": ["complete", "completed", "pending", "cancelled", "canceled"]}
@@ -83,6 +94,31 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "CostOverride.amount": {"integer": _WHOLE},
     "BalanceIn.amount": {"integer": _SIGNED},
     "AdjustmentIn.amount": {"integer": {**_SIGNED, "not": {"const": 0}}},
+    "ManualLineIn.amount": {"integer": {**_SIGNED, "not": {"const": 0}}},
+    "GivenTaxIn.amount": {"integer": _WHOLE},
+    "CreditNoteIn.amount": {"integer": {"minimum": 1, "maximum": AMOUNT_MAX}},
+    "currency": {"string": {"pattern": "^[A-Z]{3}$"}},
+    "collection": {"string": {"enum": ["send_invoice", "charge_automatically"]}},
+    "terms_days": {"integer": {"minimum": 0, "maximum": 3650}},
+    "grace_seconds": {"integer": {"minimum": 0, "maximum": 5_184_000}},
+    "days": {"integer": {"minimum": 0, "maximum": 3650}},
+    "action": {"string": {"enum": ["remind", "pause", "credit_block"]}},
+    "prefix": {"string": {"pattern": "^[A-Za-z0-9./_-]{0,20}$"}},
+    "taxes": {"array": {"maxItems": 10}},
+    "dunning": {"array": {"maxItems": 20}},
+    "lines": {"array": {"maxItems": 200}},
+    "memo": {"string": {"maxLength": 2000}},
+    "footer": {"string": {"maxLength": 2000}},
+    "description": {"string": {"minLength": 1, "maxLength": 500}},
+    "reference": {"string": {"minLength": 1, "maxLength": 300}},
+    "rate": {"": _RATE},
+    "SellerIn.name": {"string": {"maxLength": 200}},
+    "SellerIn.email": {"string": {"maxLength": 254}},
+    "address": {"string": {"maxLength": 1000}},
+    "tax_id": {"string": {"maxLength": 100}},
+    "TaxIn.name": {"string": {"minLength": 1, "maxLength": 100}},
+    "GivenTaxIn.name": {"string": {"minLength": 1, "maxLength": 100}},
+    "expires_in_days": {"integer": {"minimum": 1, "maximum": 366}},
     "amount": {"": _PRICE},
     "minimum": {"": _PRICE},
     "cap": {"": _PRICE},
@@ -115,7 +151,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
 def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any]:
     """The whole document. ``statuses`` gives the HTTP status of each refusal code."""
     bodies = {shape for route in routes for shape in _bodies(route)}
-    shapes = {*bodies, *(route.answer for route in routes)}
+    shapes = {*bodies, *(route.answer for route in routes if route.answer is not bytes)}
     _, components = msgspec.json.schema_components(
         sorted(shapes, key=lambda shape: shape.__name__), schema_hook=_raw, ref_template="#/components/schemas/{name}"
     )
@@ -293,6 +329,8 @@ def _body_schema(body: Any) -> dict[str, Any]:
 
 
 def _answer(route: Route) -> dict[str, Any]:
+    if route.answer is bytes:
+        return {"description": "The file.", "content": {"application/pdf": {"schema": {}}}}
     one = _reference(route.answer)
     schema: dict[str, Any] = {"type": "object", "required": ["data"], "properties": {"data": one}}
     if route.is_list:

@@ -24,6 +24,8 @@ from tenuto.core.outcomes import REFUSALS
 from tenuto.store import accounts
 from tenuto.store.database import Unavailable
 
+from . import card_pages, invoice_pages
+
 if TYPE_CHECKING:
     from .app import Application
 
@@ -31,6 +33,8 @@ HTML: Final = "text/html"  # Litestar adds the charset to every text
 STATIC: Final = {
     "docs.css": "text/css",
     "docs.js": "text/javascript",
+    "card.js": "text/javascript",
+    "hosted.css": "text/css",
     "swagger-ui/swagger-ui.css": "text/css",
     "swagger-ui/swagger-ui-bundle.js": "text/javascript",
     "swagger-ui/swagger-ui-bundle.js.LICENSE.txt": "text/plain",
@@ -112,7 +116,15 @@ def handlers(openapi: dict[str, Any], application: Application) -> list[HTTPRout
     async def errors_reference() -> Response[str]:
         return Response(errors, media_type=HTML, headers=_PAGE_HEADERS)
 
-    return [*_probes(application), openapi_document, api_page, errors_reference, _static()]
+    return [
+        *invoice_pages.handlers(application),
+        *card_pages.handlers(application),
+        *_probes(application),
+        openapi_document,
+        api_page,
+        errors_reference,
+        _static(),
+    ]
 
 
 def _probes(application: Application) -> list[HTTPRouteHandler]:

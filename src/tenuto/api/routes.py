@@ -17,7 +17,7 @@ import msgspec
 from tenuto.core.identifiers import read, read_of_account, spell
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer, Engine, Once, microseconds
-from tenuto.service.idempotency import run_once
+from tenuto.service.idempotency import Steps, run_in_steps, run_once
 from tenuto.store import accounts
 from tenuto.store.accounts import Account, Environment
 from tenuto.store.database import Unit
@@ -122,7 +122,11 @@ class Call:
 
     def event_id(self) -> tuple[int, int]:
         """Account id and tick of the event in the path."""
-        found = read_of_account("e", self.params["event_id"])
+        return self.id_of_account("e", "event_id")
+
+    def id_of_account(self, prefix: str, name: str) -> tuple[int, int]:
+        """Account id and tick of something of an account in the path."""
+        found = read_of_account(prefix, self.params[name])
         if found is None:
             raise Refusal("not_found")
         return found
@@ -143,6 +147,10 @@ class Call:
         """Do a verb in a unit, once per Idempotency-Key."""
         environment = self._caller.environment if self._caller is not None else None
         return await run_once(self.engine, environment, self.idempotency(), verb, render)
+
+    async def once_in_steps(self, steps: Steps) -> Answer:
+        """Do a verb that asks a stranger on its way, once per Idempotency-Key."""
+        return await run_in_steps(self.engine, self.environment, self.idempotency(), steps)
 
     def idempotency(self) -> Once | None:
         """The key of the request with the digest of method, path and body in one spelling (contract 2.2, design 6)."""

@@ -7,9 +7,12 @@ from typing import Any
 
 import msgspec
 
+from tenuto.core import ledger
 from tenuto.core.identifiers import spell, spell_of_account
+from tenuto.core.invoice import InvoiceSettings, settings_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import Exact, exact_text, fraction_text, parse_fraction, residue_text
+from tenuto.core.payment import RefillCaps
 from tenuto.core.usage import Charge, Event, GatedEvent
 from tenuto.store.accounts import Account, Environment, Key
 from tenuto.store.catalog import terms_of_row
@@ -50,7 +53,20 @@ class CompanyOut(Shape):
     default_credit_limit: int
     late_event_seconds: int
     ahead_event_seconds: int
+    stripe_key: str | None
+    stripe_publishable_key: str | None
+    stripe_webhook_secret: str | None
+    refill_caps: RefillCapsOut
+    invoicing: dict[str, Any]
     created_at: str | None
+
+
+class RefillCapsOut(Shape):
+    """How often one balance may be refilled by itself, and for how much a day."""
+
+    per_hour: int
+    per_day: int | None
+    amount_per_day: int | None
 
 
 class KeyOut(Shape):
@@ -99,12 +115,14 @@ class AccountOut(Shape):
     flags: list[dict[str, Any]]
     credit_limit: int | None
     owed_balance: int
+    owed_balances: dict[str, int]
     paused: bool
     credit_blocked: bool
     usage_suspended: bool
     capture_suspended: bool
     created_at: str | None
     updated_at: str | None
+    card_collector_url: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class BalanceOut(Shape):
@@ -120,6 +138,12 @@ class BalanceOut(Shape):
     credit_limit: int | None
     last_periodic_refill: str | None
     next_periodic_refill: str | None
+    threshold: int | None
+    refill_amount: int | None
+    usd_charge: int | None
+    charge_denomination: str | None
+    refill_monthly: bool
+    refill_parked: str | None
     managed_by_plan_id: str | None
     plan_variable_amount: int | None
     created_at: str | None
@@ -225,6 +249,7 @@ class TransactionOut(Shape):
     ending_balance: int
     max_value_billing_amount: int | str | None
     max_value_billing_previous_id: str | None
+    cause_id: str | None
     account: AccountNameOut
     event_ids: list[str]
     events: list[TransactionEventOut]
@@ -324,8 +349,27 @@ def company(environment: Environment) -> CompanyOut:
         default_credit_limit=terms.default_credit_limit,
         late_event_seconds=int(terms.late.total_seconds()),
         ahead_event_seconds=int(terms.ahead.total_seconds()),
+        stripe_key=environment.stripe.hint,
+        stripe_publishable_key=environment.stripe.publishable_key,
+        stripe_webhook_secret="whsec_…" if environment.stripe.webhook_secret is not None else None,
+        refill_caps=RefillCapsOut(**RefillCaps(**environment.money.get("refills", {}))._asdict()),
+        invoicing=invoicing(settings_of(environment.money)),
         created_at=spelled(environment.created_at),
     )
+
+
+def invoicing(settings: InvoiceSettings) -> dict[str, Any]:
+    """How a company invoices, with the defaults filled in, in the words in which it is set."""
+    return {
+        "prefix": settings.prefix,
+        "grace_seconds": int(settings.grace.total_seconds()),
+        "terms_days": settings.terms_days,
+        "seller": dict(settings.seller),
+        "taxes": [{"name": tax.name, "rate": tax.rate, "inclusive": tax.is_inclusive} for tax in settings.taxes],
+        "dunning": [{"days": step.days, "action": step.action} for step in settings.dunning],
+        "currency": settings.currency,
+        "footer": settings.footer,
+    }
 
 
 def key_fields(key: Key, *, live: bool) -> dict[str, Any]:
@@ -343,8 +387,11 @@ def key_fields(key: Key, *, live: bool) -> dict[str, Any]:
     }
 
 
-def account(found: Account) -> AccountOut:
-    """An account. What plans, cards and pauses will fill in says so by null, NONE or false."""
+def account(found: Account, owed: Mapping[str, int] | None = None, currency: str = "USD") -> AccountOut:
+    """An account, with what its open invoices still wait for, by currency; ``currency`` is the company's.
+
+    What plans and cards will fill in says so by null, NONE or false.
+    """
     return AccountOut(
         id=spell("a", found.id),
         name=found.name,
@@ -360,11 +407,12 @@ def account(found: Account) -> AccountOut:
         plan_status="NONE",
         flags=[],
         credit_limit=found.credit_limit,
-        owed_balance=0,
-        paused=False,
-        credit_blocked=False,
+        owed_balance=(owed or {}).get(currency, 0),
+        owed_balances=dict(owed or {}),
+        paused=found.paused_at is not None,
+        credit_blocked=found.credit_blocked_at is not None,
         usage_suspended=False,
-        capture_suspended=False,
+        capture_suspended=found.capture_suspended,
         created_at=spelled(found.created_at),
         updated_at=spelled(found.updated_at),
     )
@@ -372,6 +420,7 @@ def account(found: Account) -> AccountOut:
 
 def balance(row: BalanceRow) -> BalanceOut:
     """A balance as it stands."""
+    refill = row.refill
     return BalanceOut(
         account_id=spell("a", row.account_id),
         denomination=row.denomination,
@@ -381,8 +430,14 @@ def balance(row: BalanceRow) -> BalanceOut:
         residue=residue_text(row.residue),
         residue_fraction=fraction_text(row.residue),
         credit_limit=row.credit_limit,
-        last_periodic_refill=None,
-        next_periodic_refill=None,
+        last_periodic_refill=spelled(refill.last_at) if refill is not None else None,
+        next_periodic_refill=spelled(refill.next_at) if refill is not None else None,
+        threshold=refill.threshold if refill is not None else None,
+        refill_amount=refill.amount if refill is not None else None,
+        usd_charge=refill.charge_amount if refill is not None else None,
+        charge_denomination=refill.charge_denomination if refill is not None else None,
+        refill_monthly=refill is not None and refill.is_monthly,
+        refill_parked=refill.parked_code if refill is not None else None,
         managed_by_plan_id=None,
         plan_variable_amount=None,
         created_at=spelled(row.created_at),
@@ -505,11 +560,29 @@ def transaction(row: Record) -> TransactionOut:
         ending_balance=row["ending_balance"],
         max_value_billing_amount=_unit_cost(row["max_value_billing_amount"]),
         max_value_billing_previous_id=None if previous is None else spell_of_account("t", account_id, previous),
+        cause_id=cause_of(account_id, row["book"], row["cause_id"]),
         account=AccountNameOut(account_id=spell("a", account_id), name=row["account_name"]),
         event_ids=[spell_of_account("e", account_id, id) for id, _ in events],
         events=[TransactionEventOut(event_id=spell_of_account("e", account_id, id), type=kind) for id, kind in events],
         created_at=spelled(row["recorded_at"]),
     )
+
+
+_CAUSES = {
+    ledger.DEPOSIT_BOOK: "pay",
+    ledger.REFILL_BOOK: "pay",
+    ledger.PAYMENT_BOOK: "pay",
+    ledger.REFUND_BOOK: "re",
+    ledger.REFUND_CREDIT_BOOK: "re",
+    ledger.DISPUTE_BOOK: "re",
+    ledger.DISPUTE_WON_BOOK: "re",
+    ledger.CREDIT_NOTE_BOOK: "cn",
+}
+
+
+def cause_of(account_id: int, book: str, cause_id: int | None) -> str | None:
+    """The public id of what moved a balance: a payment, a refund, a credit note, else an invoice."""
+    return None if cause_id is None else spell_of_account(_CAUSES.get(book, "inv"), account_id, cause_id)
 
 
 def made_transaction(made: Transaction, account_id: int, name: str) -> TransactionOut:
@@ -528,6 +601,7 @@ def made_transaction(made: Transaction, account_id: int, name: str) -> Transacti
         ending_balance=made.ending_balance,
         max_value_billing_amount=None,
         max_value_billing_previous_id=None,
+        cause_id=cause_of(account_id, made.book, made.cause_id),
         account=AccountNameOut(account_id=spell("a", account_id), name=name),
         event_ids=[],
         events=[],

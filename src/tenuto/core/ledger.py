@@ -24,6 +24,17 @@ from .outcomes import Refusal
 
 USAGE_BOOK: Final = "usage"
 ADJUSTMENT_BOOK: Final = "adjustment"
+DEPOSIT_BOOK: Final = "deposit"
+REFILL_BOOK: Final = "refill"
+PAYMENT_BOOK: Final = "payment"
+REFUND_BOOK: Final = "refund"
+REFUND_CREDIT_BOOK: Final = "refund_credit"
+DISPUTE_BOOK: Final = "dispute"
+DISPUTE_WON_BOOK: Final = "dispute_won"
+TAX_BOOK: Final = "tax"
+CREDIT_NOTE_BOOK: Final = "credit_note"
+VOID_BOOK: Final = "void"
+INVOICE_ITEM_BOOK: Final = "invoice_item"
 
 
 class Balance(NamedTuple):
@@ -31,6 +42,8 @@ class Balance(NamedTuple):
 
     ``pending`` is what live holds reserve; ``lapsed`` what holds reserve whose hour is over but that no sweep has
     tidied yet: it is stored with ``pending`` and counts for nothing. ``seq`` numbers the last transaction.
+    ``refill_below`` is the threshold of a refill that waits for being needed: whoever leaves less than it available
+    takes it away, which tells the store to write down that a refill is due (contract 3.2).
     """
 
     denomination: str
@@ -40,6 +53,7 @@ class Balance(NamedTuple):
     residue: Exact
     seq: int
     credit_limit: int | None
+    refill_below: int | None = None
 
     @property
     def available(self) -> int:
@@ -56,7 +70,8 @@ class Transaction(NamedTuple):
     """One immutable movement of one balance. ``id`` is unique per account and rises with time.
 
     The events it is made of are those of ``account`` from ``first_event_id`` on, ``event_count`` of them, that carry
-    its ``seq``. ``unit_cost`` is the price of one unit where one price made the whole amount.
+    its ``seq``. ``unit_cost`` is the price of one unit where one price made the whole amount. ``cause_id`` is the
+    payment, refund, invoice or credit note that made it; a cause moves a balance once per book.
     """
 
     id: int
@@ -74,13 +89,14 @@ class Transaction(NamedTuple):
     event_count: int = 0
     max_value_billing_amount: Exact | None = None
     max_value_billing_previous_id: int | None = None
+    cause_id: int | None = None
 
 
 def post(balance: Balance, cost: Exact) -> tuple[Balance, int]:
     """Take an exact cost (negative: give it back): the balance after, and the whole units that moved out."""
     moved, residue = split_whole(plus(balance.residue, cost))
-    _, amount, pending, lapsed, _, seq, credit_limit = balance
-    return Balance(balance.denomination, amount - moved, pending, lapsed, residue, seq, credit_limit), moved
+    denomination, amount, pending, lapsed, _, seq, credit_limit, refill_below = balance
+    return Balance(denomination, amount - moved, pending, lapsed, residue, seq, credit_limit, refill_below), moved
 
 
 def reserve(balance: Balance, units: int) -> Balance:
@@ -91,27 +107,48 @@ def reserve(balance: Balance, units: int) -> Balance:
 def closed(before: Balance, after: Balance) -> Balance:
     """The balance at the end of a request: numbered on if whole units moved, for then a transaction is written.
 
+    Where it leaves less available than its refill waits for, the refill waits no longer.
+
     Raises Refusal ``balance_out_of_range`` before a balance could leave what the database keeps.
     """
-    denomination, amount, pending, lapsed, residue, _, credit_limit = after
+    denomination, amount, pending, lapsed, residue, _, credit_limit, refill_below = after
     if not (-BALANCE_MAX <= amount <= BALANCE_MAX and pending + lapsed <= BALANCE_MAX):
         raise Refusal("balance_out_of_range", denomination=denomination)
     seq = before.seq + (amount != before.amount)
-    return Balance(denomination, amount, pending, lapsed, residue if residue.numerator else ZERO, seq, credit_limit)
+    if refill_below is not None and amount - pending < refill_below:
+        refill_below = None
+    kept = residue if residue.numerator else ZERO
+    return Balance(denomination, amount, pending, lapsed, kept, seq, credit_limit, refill_below)
 
 
 def adjust(balance: Balance, amount: int, *, id: int, reason: str, now: datetime) -> tuple[Balance, Transaction]:
     """Units in or out without payment, by the company's word."""
+    return move(balance, amount, id=id, book=ADJUSTMENT_BOOK, type="ADJUSTMENT", description=reason, now=now)
+
+
+def move(
+    balance: Balance,
+    amount: int,
+    *,
+    id: int,
+    book: str,
+    type: str,  # noqa: A002 - the contract's word
+    description: str,
+    now: datetime,
+    cause_id: int | None = None,
+) -> tuple[Balance, Transaction]:
+    """Whole units in (or out, where ``amount`` is negative) that are no usage; ``amount`` is not 0."""
     moved = closed(balance, balance._replace(amount=balance.amount + amount))
     return moved, Transaction(
         id=id,
         denomination=balance.denomination,
         seq=moved.seq,
-        book=ADJUSTMENT_BOOK,
-        type="ADJUSTMENT",
-        description=reason,
+        book=book,
+        type=type,
+        description=description,
         amount=amount,
         starting_balance=balance.amount,
         ending_balance=moved.amount,
         recorded_at=now,
+        cause_id=cause_id,
     )

@@ -15,9 +15,10 @@ float exists nowhere. Source of the rules: design 5 (Money) and 11 (Rating).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from math import gcd
+from math import gcd, lcm
 from typing import Final, NamedTuple
 
 AMOUNT_MAX: Final = 10**15
@@ -102,6 +103,34 @@ def split_whole(value: Exact) -> tuple[int, Exact]:
 def round_up(value: Exact) -> int:
     """The smallest whole number of units not below ``value``. Used only to reserve, never to charge (design 5.3)."""
     return -(-value.numerator // value.denominator)
+
+
+def round_half_up(value: Exact) -> int:
+    """The nearest whole number of units, a half upwards: what a tax is rounded by, and nothing else."""
+    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
+
+
+def allocate(total: int, exacts: Sequence[Exact]) -> tuple[int, ...]:
+    """Whole units for each of ``exacts`` that sum to ``total``: the largest remainders get the units that are left.
+
+    Ties go to the earlier position. Where ``total`` is within one unit of the exact sum, as what a balance posted is
+    (its residue carries the rest), each part is within one unit of its own exact value (bar I-56). Raises ValueError
+    where there is something to give and nobody to get it.
+    """
+    if not exacts:
+        if total:
+            msg = f"{total} units cannot be given to nobody"
+            raise ValueError(msg)
+        return ()
+    parts, rests = zip(*(split_whole(value) for value in exacts), strict=True)
+    # Remainders are compared over one denominator, so the order is exact.
+    scale = lcm(*(rest.denominator for rest in rests))
+    order = sorted(range(len(parts)), key=lambda at: (-rests[at].numerator * (scale // rests[at].denominator), at))
+    each, more = divmod(total - sum(parts), len(parts))
+    given = list(parts)
+    for rank, at in enumerate(order):
+        given[at] += each + (rank < more)
+    return tuple(given)
 
 
 def reduced(value: Exact) -> Exact:

@@ -142,6 +142,7 @@ class AccountState(NamedTuple):
 
     ``tick`` is the largest id given to anything of the account; it rises with every write, so an unchanged tick proves
     that nothing here has changed. ``expires_at`` is when the next live hold lapses: from then on this state is stale.
+    ``bar`` is the code with which every gated event is refused, whatever it costs (contract 3.6).
     """
 
     account_id: int
@@ -152,6 +153,7 @@ class AccountState(NamedTuple):
     balances: Mapping[str, Balance]
     counters: Mapping[tuple[int, date], Counter]
     expires_at: datetime | None
+    bar: Literal["account_paused", "credit_blocked"] | None = None
 
 
 class Decision(NamedTuple):
@@ -233,7 +235,7 @@ def bill_events(
         if event.occurred_at is not None:
             _within_window(event.occurred_at, terms, now, index)
         priced = [] if event.state == "cancelled" else _price(event, occurred_at, terms, book, index)
-        shortage = book.shortage(priced) if event.gated and priced else None
+        shortage = book.shortage(priced) if event.gated else None
         if shortage is not None:
             code, details = shortage
             gated = GatedEvent(state.account_id, next_id, event, occurred_at, now, code, details, request_id)
@@ -433,6 +435,8 @@ class _Book:
 
     def shortage(self, priced: Sequence[_Priced]) -> tuple[str, dict[str, object]] | None:
         """Why the gate refuses these charges, or None. Exact: residue plus cost against what is available."""
+        if self.state.bar is not None:
+            return self.state.bar, {}
         for charge in priced:
             tally = self.tallies.get(charge.denomination) or self.tally(charge.denomination)
             balance = tally.balance
@@ -727,6 +731,7 @@ def _after(state: AccountState, book: _Book, tick: int, made: Sequence[Event]) -
         {**state.balances, **book.after},
         {**state.counters, **book.counters} if book.counters else state.counters,
         _earliest(state.expires_at, made),
+        state.bar,
     )
 
 

@@ -7,20 +7,21 @@ import hashlib
 import secrets
 import string
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from argon2 import PasswordHasher
 
 from tenuto.core.identifiers import spell
 from tenuto.core.ledger import Transaction, adjust, open_balance
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import AccountState
 from tenuto.engine import Engine
 from tenuto.store import accounts, ledger
 from tenuto.store.accounts import Account, Environment, Key
 from tenuto.store.database import Unit
+
+Seen = TypeVar("Seen")
 
 ALL_SCOPES: Final = (
     "accounts:read",
@@ -33,7 +34,11 @@ ALL_SCOPES: Final = (
     "company:write",
     "events:read",
     "events:write",
+    "invoices:read",
+    "invoices:write",
     "keys:write",
+    "payments:read",
+    "payments:write",
 )
 """Every scope a key can have. A key made without a list gets those of the key that makes it."""
 
@@ -167,10 +172,10 @@ async def change_company(
     await accounts.raise_revision(unit, environment.id, engine.now())
 
 
-async def move_clock(
+async def clock_target(
     engine: Engine, unit: Unit, environment: Environment, *, to: datetime | None, by: timedelta | None
-) -> datetime:
-    """Move a test clock forward, and return the environment's new present. It goes on running from there.
+) -> tuple[datetime, timedelta]:
+    """From when a test clock is moved, in the company's time, and how far ahead of real time it is to be in the end.
 
     Raises Refusal ``live_clock`` or ``clock_not_forward``.
     """
@@ -179,18 +184,32 @@ async def move_clock(
     await accounts.lock_environment(unit, environment.id)
     current = await accounts.read_environment(unit, environment.id)
     assert current is not None
-    now = engine.now()
-    offset = to - now if to is not None else current.clock_offset + (by or timedelta())
+    real_now, now = engine.now(), engine.now_of(current)
+    offset = to - real_now if to is not None else current.clock_offset + (by or timedelta())
     if offset < current.clock_offset:
-        raise Refusal("clock_not_forward", now=now + current.clock_offset)
-    if now + offset > CLOCK_MAX:
+        raise Refusal("clock_not_forward", now=now)
+    if real_now + offset > CLOCK_MAX:
         raise Refusal("out_of_range", "now: a test clock goes up to 2099-01-01.", path="now")
-    await accounts.set_clock_offset(unit, environment.id, offset)
-    await accounts.raise_revision(unit, environment.id, now)
-    return now + offset
+    return now, offset
 
 
-async def open_account(
+async def set_clock(
+    engine: Engine, environment: Environment, offset: timedelta, look: Callable[[Unit], Awaitable[Seen]]
+) -> Seen:
+    """Let a test clock be so far ahead of real time, unless it is further already. It goes on running from there.
+
+    What ``look`` finds is seen before anybody else can see the new time.
+    """
+    async with engine.database.writing() as unit:
+        await accounts.lock_environment(unit, environment.id)
+        current = await accounts.read_environment(unit, environment.id)
+        assert current is not None
+        await accounts.set_clock_offset(unit, environment.id, max(offset, current.clock_offset))
+        await accounts.raise_revision(unit, environment.id, engine.now())
+        return await look(unit)
+
+
+async def open_account(  # noqa: PLR0913 - an account is all of this
     engine: Engine,
     unit: Unit,
     environment: Environment,
@@ -200,10 +219,11 @@ async def open_account(
     metadata: str | None,
     stripe_id: str | None,
     credit_limit: int | None,
+    id: int | None = None,
 ) -> Account:
-    """A new account of the company."""
+    """A new account of the company; it may have been given an id already."""
     account = Account(
-        id=engine.new_id(),
+        id=engine.new_id() if id is None else id,
         environment_id=environment.id,
         company_id=environment.company_id,
         name=name,
@@ -223,7 +243,7 @@ async def edit_account(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, changes: Mapping[str, object]
 ) -> Account:
     """Change name, email, metadata, Stripe id or credit limit."""
-    await _locked(unit, environment, account_id, engine.now_of(environment))
+    await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
     if changes:
         await accounts.update_account(unit, account_id, changes, engine.now_of(environment), engine.tick())
     found = await accounts.read_account(unit, environment.id, account_id)
@@ -242,7 +262,7 @@ async def open_account_balance(
     credit_limit: int | None,
 ) -> None:
     """A new balance, with an opening amount by adjustment if there is one. Raises Refusal ``balance_exists``."""
-    state = await _locked(unit, environment, account_id, engine.now_of(environment))
+    state = await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
     if denomination in state.balances:
         raise Refusal("balance_exists", denomination=denomination)
     balance, tick = open_balance(denomination, credit_limit=credit_limit), max(engine.tick(), state.tick + 1)
@@ -250,7 +270,7 @@ async def open_account_balance(
     transaction = None
     if amount:
         balance, transaction = adjust(balance, amount, id=tick, reason="opening balance", now=now)
-    await ledger.save_balance(unit, account_id, tick, balance, transaction, now)
+    await ledger.save_moves(unit, state, tick, [(balance, transaction)], now)
     if credit_limit is not None:
         await ledger.save_credit_limit(unit, account_id, tick, denomination, credit_limit)
 
@@ -259,7 +279,7 @@ async def limit_balance(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, denomination: str, credit_limit: int | None
 ) -> None:
     """Set how far below zero one balance may go; None gives the decision back to account and company."""
-    state = await _locked(unit, environment, account_id, engine.now_of(environment))
+    state = await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
     if denomination not in state.balances:
         raise Refusal("not_found")
     tick = max(engine.tick(), state.tick + 1)
@@ -278,21 +298,12 @@ async def adjust_balance(
 ) -> Transaction:
     """Units in or out without payment; a balance that is not there yet is opened by it (decision 0007)."""
     now = engine.now_of(environment)
-    state = await _locked(unit, environment, account_id, now)
+    state = await ledger.take_account(unit, environment.id, account_id, now)
     tick = max(engine.tick(), state.tick + 1)
     balance = state.balances.get(denomination) or open_balance(denomination)
     balance, transaction = adjust(balance, amount, id=tick, reason=reason, now=now)
-    await ledger.save_balance(unit, account_id, tick, balance, transaction, now)
+    await ledger.save_moves(unit, state, tick, [(balance, transaction)], now)
     return transaction
-
-
-async def _locked(unit: Unit, environment: Environment, account_id: int, now: datetime) -> AccountState:
-    """Lock an account, then read it in the next statement. Raises Refusal for one that is not the environment's."""
-    await ledger.lock_accounts(unit, [account_id])
-    state = (await ledger.load_states(unit, {account_id: now})).states.get(account_id)
-    if state is None or state.environment_id != environment.id:
-        raise Refusal("not_found")
-    return state
 
 
 async def note_keys_used(engine: Engine, *, now: datetime, limit: int) -> int:  # noqa: ARG001 - the shape of a sweep

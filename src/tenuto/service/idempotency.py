@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tenuto.core.outcomes import Refusal
 from tenuto.engine import Answer, Engine, Once
 from tenuto.store import ledger
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Contended, Unit, translated
+from tenuto.store.database import AccountMovedOn, Contended, KeyIsKnown, Unit, translated
 
 Result = TypeVar("Result")
 
@@ -53,16 +53,70 @@ async def run_once(
     raise Refusal("request_in_progress")
 
 
-async def _claim(unit: Unit, environment_id: int, once: Once, now: datetime) -> Answer | None:
-    """None when the key is now ours, else the answer stored under it."""
+class Steps(NamedTuple):
+    """A verb that has to ask a stranger on its way.
+
+    ``begin`` writes down, in the unit that claims the key, what is to be done; ``resume`` finds that again when the
+    same key comes back before there was an answer; ``finish`` does it, with nothing open, and gives the answer, or an
+    answer of 202 that is not kept because the end is not known yet.
+    """
+
+    begin: Callable[[Unit], Awaitable[Any]]
+    resume: Callable[[Unit], Awaitable[Any]]
+    finish: Callable[[Any], Awaitable[Answer]]
+
+
+ACCEPTED: Final = 202
+
+
+async def run_in_steps(engine: Engine, environment: Environment, once: Once | None, steps: Steps) -> Answer:
+    """Run such a verb once per key: a crash in the middle leaves what was begun, which the key then goes on with.
+
+    Raises Refusal: the verb's own, ``key_reused``, ``request_in_progress``.
+    """
+    begun = None
+    for _ in range(TRIES_MAX):
+        try:
+            async with translated(), engine.database.writing() as unit:
+                if once is None:
+                    begun = await steps.begin(unit)
+                    break
+                stored = await _known(unit, environment.id, once, engine.now_of(environment))
+                if isinstance(stored, Answer):
+                    return stored
+                begun = await (steps.resume(unit) if stored else steps.begin(unit))
+                break
+        except (AccountMovedOn, KeyIsKnown):
+            continue
+        except Contended as error:
+            raise Refusal("request_in_progress") from error
+    else:
+        raise Refusal("request_in_progress")
+    answer = await steps.finish(begun)
+    if once is not None and answer.status != ACCEPTED:
+        async with engine.database.writing() as unit:
+            await ledger.store_answer(unit, environment.id, once.key, answer.status, answer.body)
+    return answer
+
+
+async def _known(unit: Unit, environment_id: int, once: Once, now: datetime) -> Answer | bool:
+    """The stored answer of a key; else whether it was claimed before (True) or is now ours (False)."""
     if await ledger.claim_answer(unit, environment_id, once.key, once.fingerprint, now):
-        return None
+        return False
     found = (await ledger.find_answers(unit, [(environment_id, once.key)])).get((environment_id, once.key))
     if found is None:
         raise AccountMovedOn
     if found.fingerprint != once.fingerprint:
         raise Refusal("key_reused", key=once.key)
-    return Answer(found.status, found.body, is_replay=True)
+    return True if found.status is None else Answer(found.status, found.body, is_replay=True)
+
+
+async def _claim(unit: Unit, environment_id: int, once: Once, now: datetime) -> Answer | None:
+    """None when the key is now ours, else the answer stored under it."""
+    known = await _known(unit, environment_id, once, now)
+    if known is True:
+        raise Refusal("request_in_progress")
+    return known or None
 
 
 async def forget_answers(engine: Engine, *, now: datetime, limit: int) -> int:

@@ -138,6 +138,7 @@ class UsageWork:
         # for so many turns.
         self._sure: dict[int, int] = {}
         self._remembered_max = remembered_max
+        self._is_refill_due = False
 
     async def recover(self) -> None:
         """A new connection; what was remembered is forgotten, for nobody knows what became of the last batch."""
@@ -178,6 +179,9 @@ class UsageWork:
             if isinstance(error, Unavailable):
                 raise Lost(str(error)) from error
             raise
+        if self._is_refill_due:
+            # Said only now, when what was saved can be seen by others.
+            self._engine.nudge("refill_due")
         if self._sure:
             self._wear_off(requests, answers)
         _account_for(requests, answers, time.perf_counter() - started)
@@ -280,7 +284,7 @@ class UsageWork:
         changed = [(before[account_id], decisions) for account_id, decisions in decided.items()]
         # Even where nothing is to be written, an answer is only true if what it was decided on still holds.
         revisions = {id: environment.revision for id, environment in batch.environments.items()}
-        await ledger.save(unit, changed, relied=relied, revisions=revisions, answers=stored)
+        self._is_refill_due = await ledger.save(unit, changed, relied=relied, revisions=revisions, answers=stored)
         self._remember(batch)
         return answers
 
@@ -299,7 +303,7 @@ class UsageWork:
             if earlier is not None:
                 if earlier.fingerprint != request.once.fingerprint:
                     raise Refusal("key_reused", key=request.once.key)
-                return Answer(earlier.status, earlier.body, is_replay=True)
+                return _replayed(earlier)
         account = batch.accounts.get(request.account_id)
         if account is None or account.state.environment_id != environment.id:
             raise Refusal("not_found")
@@ -382,6 +386,12 @@ def _account_for(requests: Sequence[UsageRequest], answers: Sequence[Answer | Ba
     if refused:
         metrics.REFUSED.inc(refused)
     _log.info("record_usage", requests=len(requests), events=events, refused=refused, ms=round(seconds * 1000, 1))
+
+
+def _replayed(earlier: ledger.StoredAnswer) -> Answer:
+    if earlier.status is None:
+        raise Refusal("request_in_progress")
+    return Answer(earlier.status, earlier.body, is_replay=True)
 
 
 def _need_keys(request: UsageRequest, batch: _Batch) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from tenuto.core.catalog import Terms, terms_of
 
 from .catalog import read_prices
 from .database import Reader, Record, Unit
+from .records import decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,16 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class StripeSettings:
+    """A company's Stripe: the secrets sealed as they are kept, the key's hint, and the key that browsers may know."""
+
+    key: bytes | None
+    hint: str | None
+    publishable_key: str | None
+    webhook_secret: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """The test or live half of a company with all that a request is judged by, as of ``revision``."""
 
@@ -43,6 +56,10 @@ class Environment:
     created_at: datetime
     keys: Mapping[int, Key]
     terms: Terms
+    money: Mapping[str, Any]
+    """Settings of refills, invoices, dunning and tax, each section read by the module that it is for."""
+    stripe: StripeSettings
+    capture_suspended: bool
 
     @property
     def mode(self) -> str:
@@ -72,6 +89,11 @@ class Account:
     opened: int
     created_at: datetime
     updated_at: datetime | None
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    credit_blocked_at: datetime | None = None
+    credit_blocked_by: str | None = None
+    capture_suspended: bool = False
 
 
 async def insert_company(unit: Unit, id: int, name: str, now: datetime) -> None:
@@ -158,6 +180,11 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
             prices=prices,
             versions=versions,
         ),
+        money=decoded(row["money"]),
+        stripe=StripeSettings(
+            row["stripe_key"], row["stripe_key_hint"], row["stripe_publishable_key"], row["stripe_webhook_secret"]
+        ),
+        capture_suspended=row["capture_suspended"],
     )
 
 
@@ -180,10 +207,25 @@ async def update_company(unit: Unit, company_id: int, name: str) -> None:
 
 
 async def update_settings(unit: Unit, environment_id: int, changes: Mapping[str, object]) -> None:
-    """Set columns of an environment; the names come from the service's own closed list."""
-    for column in ("zone", "default_credit_limit", "late_seconds", "ahead_seconds"):
+    """Set columns of an environment; the names come from the service's own closed list.
+
+    ``money`` holds whole sections, each of which takes the place of the one before.
+    """
+    for column in _SETTINGS:
         if column in changes:
             await unit.execute(f"update environment set {column} = $2 where id = $1", environment_id, changes[column])
+    if "money" in changes:
+        await unit.execute(
+            "update environment set money = (money::jsonb || $2::text::jsonb)::json where id = $1",
+            environment_id,
+            msgspec.json.encode(changes["money"]).decode(),
+        )
+
+
+_SETTINGS: Final = (
+    *("zone", "default_credit_limit", "late_seconds", "ahead_seconds", "stripe_key", "stripe_key_hint"),
+    *("stripe_publishable_key", "stripe_webhook_secret", "capture_suspended"),
+)
 
 
 async def set_clock_offset(unit: Unit, environment_id: int, offset: timedelta) -> None:
@@ -244,9 +286,19 @@ async def insert_account(unit: Unit, account: Account) -> None:
     )
 
 
+async def keep_customer(unit: Unit, account_id: int, stripe_id: str) -> str:
+    """Note the account's customer at the provider; the one that was noted first stands, and is returned."""
+    found: str = await unit.fetchval(
+        "update account set stripe_id = coalesce(stripe_id, $2) where id = $1 returning stripe_id",
+        account_id,
+        stripe_id,
+    )
+    return found
+
+
 async def update_account(unit: Unit, account_id: int, changes: Mapping[str, object], now: datetime, tick: int) -> None:
-    """Change columns of an account; its tick rises, since a credit limit is part of every decision."""
-    columns = [name for name in ("name", "email", "metadata", "stripe_id", "credit_limit") if name in changes]
+    """Change columns of an account; its tick rises, since a limit or a pause is part of every decision."""
+    columns = [name for name in _ACCOUNT_CHANGES if name in changes]
     sets = "".join(f", {name} = ${index}" for index, name in enumerate(columns, 4))
     await unit.execute(
         f"update account set updated_at = $2, tick = greatest(tick + 1, $3){sets} where id = $1",
@@ -257,9 +309,14 @@ async def update_account(unit: Unit, account_id: int, changes: Mapping[str, obje
     )
 
 
-_ACCOUNT = (
+_ACCOUNT_CHANGES: Final = (
+    *("name", "email", "metadata", "stripe_id", "credit_limit", "paused_at", "paused_by", "credit_blocked_at"),
+    *("credit_blocked_by", "capture_suspended"),
+)
+_ACCOUNT: Final = (
     "select a.id, a.environment_id, e.company_id, a.name, a.email, a.metadata, a.stripe_id, a.credit_limit, a.opened,"
-    " a.created_at, a.updated_at from account a join environment e on e.id = a.environment_id"
+    " a.created_at, a.updated_at, a.paused_at, a.paused_by, a.credit_blocked_at, a.credit_blocked_by,"
+    " a.capture_suspended from account a join environment e on e.id = a.environment_id"
 )
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from tenuto.core.ledger import Balance, Transaction
 from tenuto.core.money import Exact, fraction_text, parse_fraction
+from tenuto.core.outcomes import Refusal
 from tenuto.core.rating import Counter
 from tenuto.core.usage import AccountState, Charge, Decision, Event, GatedEvent, Prior
 
@@ -31,20 +32,25 @@ COPY_FROM: Final = 200
 
 
 class StoredAnswer(NamedTuple):
-    """The answer to a request that came with an Idempotency-Key."""
+    """The answer to a request that came with an Idempotency-Key; ``status`` None while it is being worked on."""
 
     environment_id: int
     key: str
     fingerprint: bytes
-    status: int
+    status: int | None
     body: bytes
     created_at: datetime
 
 
 _LOAD: Final = """
 select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
+    case when a.paused_at is not null then 'account_paused'
+        when a.credit_blocked_at is not null then 'credit_blocked' end as bar,
     (select json_agg(json_build_array(b.denomination, b.amount, b.pending, b.seq, b.residue_num::text,
-            b.residue_den::text, b.credit_limit))
+            b.residue_den::text, b.credit_limit, (
+                select r.threshold from refill r where r.account_id = b.account_id
+                and r.denomination = b.denomination and r.due_at is null and r.payment_id is null
+                and r.parked_at is null)))
         from balance b where b.account_id = a.id) as balances,
     (select json_agg(json_build_array(c.price_id, c.month, c.units, c.billed, c.maximum_transaction_id))
         from price_counter c where c.account_id = a.id) as counters,
@@ -86,6 +92,20 @@ async def lock_accounts(unit: Unit, account_ids: Iterable[int]) -> None:
     await unit.execute("select from account where id = any($1) order by id for no key update", sorted(account_ids))
 
 
+async def take_account(unit: Unit, environment_id: int, account_id: int, now: datetime) -> AccountState:
+    """Lock an account, then read it in the next statement. Raises Refusal for one that is not the environment's."""
+    await lock_accounts(unit, [account_id])
+    state = (await load_states(unit, {account_id: now})).states.get(account_id)
+    if state is None or state.environment_id != environment_id:
+        raise Refusal("not_found")
+    return state
+
+
+async def raise_tick(unit: Unit, account_id: int, tick: int) -> None:
+    """Let everyone who remembers the account find out that something about it changed."""
+    await unit.execute("update account set tick = greatest(tick + 1, $2) where id = $1", account_id, tick)
+
+
 async def save(
     unit: Unit,
     decided: Sequence[tuple[AccountState, Sequence[Decision]]],
@@ -93,21 +113,23 @@ async def save(
     revisions: Mapping[int, int],
     relied: Sequence[AccountState] = (),
     answers: Sequence[StoredAnswer] = (),
-) -> None:
+) -> bool:
     """Write all that was decided: per account the state it was decided on and its decisions in order.
 
     ``relied`` are states that something was answered on without anything to write; they are proven like the others.
 
     Fails with TN001, TN002, TN003 or 23505 and nothing written (``database.translated`` gives them names). ``unit`` may
-    be a bare connection: then this is one unit by itself, in one round trip unless the batch is large.
+    be a bare connection: then this is one unit by itself, in one round trip unless the batch is large. True where it
+    left a refill due.
     """
     rows = _Rows(decided, relied, answers)
     if len(rows.events) < COPY_FROM:
         await unit.execute(_SAVE, *rows.arguments(revisions, rows.events))
-        return
+        return "low" in rows.rest
     async with unit.transaction():
         await unit.execute(_SAVE, *rows.arguments(revisions, ()))
         await unit.copy_records_to_table("event", records=map(_copied, rows.events), columns=EventRow.__struct_fields__)
+    return "low" in rows.rest
 
 
 _SAVE: Final = "select tenuto_save($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -195,7 +217,10 @@ class _Rows:
         for event in finished.values():
             self._finished(event)
         for denomination, at in balances.items():
-            self._balance(before, _balance_row(account_id, after.balances[denomination], at))
+            balance = after.balances[denomination]
+            self._balance(before, _balance_row(account_id, balance, at))
+            if balance.refill_below is None and _went_low(before, balance):
+                self._add("low", {"account_id": account_id, "denomination": denomination, "at": at})
         for slot in counters:
             self._add("counters", _counter_row(account_id, slot, after.counters[slot]))
 
@@ -349,6 +374,8 @@ def _transaction_row(account_id: int, transaction: Transaction) -> dict[str, obj
     if transaction.max_value_billing_amount is not None:
         row["max_value_billing_amount"] = fraction_text(transaction.max_value_billing_amount)
         row["max_value_billing_previous_id"] = transaction.max_value_billing_previous_id
+    if transaction.cause_id is not None:
+        row["cause_id"] = transaction.cause_id
     return row
 
 
@@ -459,8 +486,11 @@ def _state(row: Record) -> AccountState:
             Exact(int(numerator), int(denominator)),
             seq,
             credit_limit,
+            refill_below,
         )
-        for denomination, amount, pending, seq, numerator, denominator, credit_limit in decoded(row["balances"])
+        for denomination, amount, pending, seq, numerator, denominator, credit_limit, refill_below in decoded(
+            row["balances"]
+        )
     }
     counters = {
         (price_id, date.fromisoformat(month)): Counter(parse_fraction(units), parse_fraction(billed), maximum)
@@ -475,19 +505,42 @@ def _state(row: Record) -> AccountState:
         balances,
         counters,
         row["expires_at"],
+        row["bar"],
     )
 
 
-async def save_balance(
-    unit: Unit, account_id: int, tick: int, balance: Balance, transaction: Transaction | None, now: datetime
+async def save_moves(
+    unit: Unit,
+    before: AccountState,
+    tick: int,
+    moves: Sequence[tuple[Balance, Transaction | None]],
+    now: datetime,
 ) -> None:
-    """Write one balance of an account that this unit has locked, with the transaction that moved it, if one did."""
+    """Write balances of an account that this unit has locked, each with the transaction that moved it, if one did.
+
+    ``before`` is the state the moves were decided on; a balance may be moved several times, the last one stands.
+    """
+    account_id = before.account_id
+    last = {balance.denomination: balance for balance, _ in moves}
+    low = [
+        {"account_id": account_id, "denomination": denomination, "at": now}
+        for denomination, balance in last.items()
+        if _went_low(before, balance)
+    ]
     await unit.execute("update account set tick = $2 where id = $1", account_id, tick)
     await unit.execute(
         "select tenuto_put_balances($1), tenuto_put_transactions($2)",
-        _encode([_balance_row(account_id, balance, now)]).decode(),
-        _encode([] if transaction is None else [_transaction_row(account_id, transaction)]).decode(),
+        _encode([_balance_row(account_id, balance, now) for balance in last.values()]).decode(),
+        _encode([_transaction_row(account_id, made) for _, made in moves if made is not None]).decode(),
     )
+    if low:
+        await unit.execute("select tenuto_save_rest($1)", _encode({"low": low}).decode())
+
+
+def _went_low(before: AccountState, after: Balance) -> bool:
+    """Whether a balance fell below what its refill waits for."""
+    known = before.balances.get(after.denomination)
+    return known is not None and known.refill_below is not None and after.refill_below is None
 
 
 async def save_credit_limit(unit: Unit, account_id: int, tick: int, denomination: str, limit: int | None) -> None:

@@ -112,6 +112,20 @@ class BalanceRow(NamedTuple):
     credit_limit: int | None
     created_at: datetime
     updated_at: datetime
+    refill: RefillShown | None
+
+
+class RefillShown(NamedTuple):
+    """The refill of a balance as it is shown with it."""
+
+    amount: int
+    charge_amount: int
+    charge_denomination: str
+    threshold: int | None
+    is_monthly: bool
+    last_at: datetime | None
+    next_at: datetime | None
+    parked_code: str | None
 
 
 _BALANCE: Final = """
@@ -124,8 +138,10 @@ select b.account_id, b.denomination, b.amount, b.pending - coalesce((
             join event_charge x on x.account_id = h.account_id and x.event_id = h.id
             where h.account_id = b.account_id and h.state = 1 and h.expires_at <= $2 and x.denomination = b.denomination
         ) as lapsed), 0)::bigint as pending,
-    b.residue_num::text as numerator, b.residue_den::text as denominator, b.credit_limit, b.created_at, b.updated_at
-from balance b
+    b.residue_num::text as numerator, b.residue_den::text as denominator, b.credit_limit, b.created_at, b.updated_at,
+    r.amount as refill_amount, r.charge_amount, r.charge_denomination, r.threshold, r.is_monthly, r.last_at, r.next_at,
+    r.parked_code
+from balance b left join refill r on r.account_id = b.account_id and r.denomination = b.denomination
 """
 
 
@@ -165,7 +181,14 @@ def _balance(row: Record) -> BalanceRow:
         row["credit_limit"],
         row["created_at"],
         row["updated_at"],
+        None if row["refill_amount"] is None else RefillShown(*(row[name] for name in _REFILL_COLUMNS)),
     )
+
+
+_REFILL_COLUMNS: Final = (
+    *("refill_amount", "charge_amount", "charge_denomination", "threshold", "is_monthly", "last_at", "next_at"),
+    "parked_code",
+)
 
 
 class Whose(NamedTuple):

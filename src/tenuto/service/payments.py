@@ -1,0 +1,497 @@
+"""Payments: begun by whoever needs money, driven here through the provider, applied once.
+
+Every step is a short unit, a call with nothing open, and a short unit again; the next step is always what
+``core.payment.next_step`` says of the row, so whoever finds a payment, after whatever crash, goes on where it stands
+(design 7, bar 2.5). Between them stand the named fault points at which tests stop the world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+import structlog
+
+from tenuto import metrics
+from tenuto.core.cards import MAXIMUM, minimum
+from tenuto.core.identifiers import spell, spell_of_account
+from tenuto.core.invoice import relief, settle
+from tenuto.core.money import is_fiat
+from tenuto.core.outcomes import Refusal, invalid
+from tenuto.core.payment import (
+    LEASE,
+    Action,
+    Answered,
+    Payment,
+    answered,
+    began,
+    failed,
+    in_doubt,
+    next_step,
+    paid_in,
+    retried,
+    voided,
+)
+from tenuto.core.refill import SETTINGS, Refill, begun_monthly, filled, parked
+from tenuto.engine import Engine, Once
+from tenuto.gateway.port import GatewayEvent, GatewayRefused, GatewayUnclear, Intent
+from tenuto.store import accounts, due, invoices, ledger, payments, refills
+from tenuto.store.accounts import Environment
+from tenuto.store.database import Contended, Unit, translated
+
+AT_ONCE: Final = 32
+"""Payments of one pass that are with the provider at the same time."""
+EVENT_LIFE: Final = timedelta(days=35)
+KEY_TROUBLE: Final = timedelta(hours=1)
+"""When a payment is looked at again after the provider refused the company's key."""
+_CARD_AHEAD: Final = frozenset({"create", "confirm"})
+
+_log = structlog.get_logger()
+
+
+class Deposit(NamedTuple):
+    """What is asked of a deposit: ``units`` of ``denomination`` for ``amount`` of ``currency`` on the card."""
+
+    denomination: str
+    units: int
+    amount: int
+    currency: str
+
+
+def refuse_uncharged(amount: int, currency: str, path: str) -> None:
+    """Raises Refusal ``amount_not_chargeable`` for what no card can be charged."""
+    if not is_fiat(currency):
+        raise invalid("currency", "is an ISO 4217 code such as USD.")
+    least = minimum(currency)
+    if not least <= amount <= MAXIMUM:
+        raise Refusal(
+            "amount_not_chargeable",
+            f"{path}: a card can be charged {least} to {MAXIMUM} of the smallest unit of {currency}.",
+            path=path,
+            minimum=least,
+            maximum=MAXIMUM,
+        )
+
+
+async def begin_deposit(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    account_id: int,
+    ask: Deposit,
+    once: Once | None,
+    *,
+    starts: Refill | None = None,
+) -> Payment:
+    """Write a deposit down, to be driven next. It takes the balance's refill slot: one need is paid for once.
+
+    With ``starts`` it is the first filling of a monthly refill, whose settings take effect when it is paid. A refill
+    that waits after a decline gives its place up. Raises Refusal ``payment_method_required``, ``refill_in_progress``.
+    """
+    state = await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
+    now = engine.now_of(environment)
+    if await payments.chargeable_card(unit, account_id) is None:
+        raise Refusal("payment_method_required")
+    await _clear_slot(unit, account_id, ask.denomination, now)
+    tick = max(engine.tick(), state.tick + 1)
+    payment = Payment(
+        account_id=account_id,
+        id=tick,
+        environment_id=environment.id,
+        method="card",
+        reason="deposit" if starts is None else "refill_start",
+        status="intended",
+        amount=ask.amount,
+        currency=ask.currency,
+        denomination=ask.denomination,
+        units=ask.units,
+        description="Deposit" if starts is None else "Monthly refill",
+        created_at=now,
+        due_at=now,
+        slot=ask.denomination,
+        settings=None if starts is None else {name: getattr(starts, name) for name in SETTINGS},
+        request_key=None if once is None else once.key,
+        fingerprint=None if once is None else once.fingerprint,
+        next_attempt_at=now,
+    )
+    await payments.insert_payment(unit, payment)
+    await ledger.raise_tick(unit, account_id, tick)
+    return payment
+
+
+async def _clear_slot(unit: Unit, account_id: int, slot: str, now: datetime) -> None:
+    found = await payments.open_payment(unit, account_id, slot)
+    if found is None:
+        return
+    if not (found.status == "created" and found.declines):
+        raise Refusal(
+            "refill_in_progress", payment_id=spell_of_account("pay", account_id, found.id), status=found.status
+        )
+    await payments.update_payment(unit, voided(found, now=now), now)
+
+
+# --- driving ----------------------------------------------------------------------------------------------------------
+
+
+class _Unclear(NamedTuple):
+    """A call whose end nobody knows."""
+
+
+class _Turn(NamedTuple):
+    """A payment as committed, and the call that is to be made next with which card (none: nothing to do now)."""
+
+    payment: Payment
+    action: Action | None
+    card: payments.Chargeable | None
+    until: datetime | None
+
+
+_Outcome = Answered | GatewayRefused | _Unclear
+
+
+async def drive(engine: Engine, environment: Environment, account_id: int, payment_id: int) -> Payment:
+    """Take a payment as far as it goes now: to its end, to a date of its schedule, or into doubt that time resolves."""
+    last: tuple[_Turn, _Outcome] | None = None
+    while True:
+        async with translated(), engine.database.writing() as unit:
+            turn = await _take_turn(engine, unit, environment, account_id, payment_id, last)
+        if turn.action is None:
+            engine.reach("payment.closed")
+            return turn.payment
+        engine.reach(f"payment.before_{turn.action}")
+        outcome = await _ask(engine, environment, turn)
+        engine.reach(f"payment.after_{turn.action}")
+        last = turn, outcome
+
+
+async def _take_turn(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    account_id: int,
+    payment_id: int,
+    last: tuple[_Turn, _Outcome] | None,
+) -> _Turn:
+    """One unit: record what the last call brought, decide the next step, and say so before it is made."""
+    await ledger.lock_accounts(unit, [account_id])
+    held = await payments.read_payment(unit, account_id, payment_id)
+    if held is None or held.payment.environment_id != environment.id:
+        raise Refusal("not_found")
+    payment, now, real_now = held.payment, engine.now_of(environment), engine.now()
+    if last is None:
+        if held.claimed_until is not None and held.claimed_until > real_now:
+            return _Turn(payment, None, None, None)
+    elif last[0].payment.fence != payment.fence:
+        return _Turn(payment, None, None, None)
+    else:
+        payment = await _record(engine, unit, environment, payment, last, now)
+    action = next_step(payment, now=now)
+    card = await payments.chargeable_card(unit, account_id) if action in _CARD_AHEAD else None
+    if action in _CARD_AHEAD and card is None:
+        before, payment = payment, failed(payment, "payment_method_required", "The account has no card.", now=now)
+        await _close(engine, unit, environment, before, payment, now)
+        action = "none"
+    if action in {"none", "wait"}:
+        if payment is not held.payment or held.claimed_until is not None:
+            await payments.update_payment(unit, payment, now)
+        return _Turn(payment, None, None, None)
+    payment = began(payment, action, card_id=None if card is None else card.card.id, now=now)
+    if action == "confirm":
+        await payments.begin_attempt(unit, payment, now)
+    until = real_now + LEASE
+    await payments.update_payment(unit, payment, now, claimed_until=until)
+    return _Turn(payment, action, card, until)
+
+
+async def _ask(engine: Engine, environment: Environment, turn: _Turn) -> _Outcome:
+    """The one call of a step. A worker whose lease ran out makes none."""
+    payment = turn.payment
+    public = spell_of_account("pay", payment.account_id, payment.id)
+    try:
+        gateway = await engine.gateway_for(environment)
+        if turn.until is None or engine.now() >= turn.until:
+            return _Unclear()
+        match turn.action:
+            case "create":
+                assert turn.card is not None
+                found = await gateway.create_intent(
+                    key=f"{public}:create",
+                    amount=payment.amount,
+                    currency=payment.currency,
+                    customer=turn.card.customer,
+                    account=spell("a", payment.account_id),
+                    payment=public,
+                    description=payment.description,
+                )
+            case "confirm":
+                assert turn.card is not None
+                assert payment.intent_id is not None
+                card = turn.card.card
+                key = f"{public}:confirm:{payment.attempts}:{card.id}"
+                found = await gateway.confirm_intent(payment.intent_id, key=key, card=card.gateway_id)
+            case "cancel":
+                assert payment.intent_id is not None
+                found = await gateway.cancel_intent(payment.intent_id, key=f"{public}:cancel")
+            case _:
+                assert payment.intent_id is not None
+                found = await gateway.read_intent(payment.intent_id)
+    except GatewayUnclear as error:
+        _log.warning("payment", payment=public, step=turn.action, outcome="unclear", reason=str(error))
+        return _Unclear()
+    except GatewayRefused as refused:
+        _log.warning("payment", payment=public, step=turn.action, outcome="refused", reason=str(refused))
+        return refused
+    except Refusal as refusal:
+        return GatewayRefused(refusal.code, refusal.message, is_key=refusal.code == "gateway_not_configured")
+    return _answer_of(found)
+
+
+def _answer_of(intent: Intent) -> Answered:
+    declined = intent.declined
+    return Answered(
+        intent.gateway_id,
+        intent.status,
+        intent.amount,
+        intent.currency,
+        None if declined is None else declined.code,
+        None if declined is None else declined.message,
+        intent.charge_id,
+    )
+
+
+async def _record(
+    engine: Engine,
+    unit: Unit,
+    environment: Environment,
+    before: Payment,
+    last: tuple[_Turn, _Outcome],
+    now: datetime,
+) -> Payment:
+    """What a call brought, on the payment as it is now, with its effects."""
+    turn, outcome = last
+    match outcome:
+        case Answered():
+            try:
+                after = answered(before, outcome, now=now, is_reading=turn.action == "inspect")
+            except Refusal as refusal:
+                _log.error("payment", payment=before.id, account=before.account_id, outcome=refusal.code)
+                after = failed(before, refusal.code, refusal.message, now=now)
+        case GatewayRefused(is_key=True) if before.reason not in {"deposit", "refill_start"} or before.intent_id:
+            after = before._replace(code=outcome.code, message=outcome.message, next_attempt_at=now + KEY_TROUBLE)
+        case GatewayRefused():
+            after = failed(before, "gateway_refused", f"{outcome.code}: {outcome.message}", now=now)
+        case _:
+            after = in_doubt(before, tries=before.fence, now=now)
+    if (
+        before.status == "confirming" and after.status not in {"confirming", "created"}
+    ) or after.declines > before.declines:
+        ended = "declined" if after.declines > before.declines or after.status == "failed" else after.status
+        await payments.end_attempt(unit, before, after, ended, now)
+    await _close(engine, unit, environment, before, after, now)
+    return after
+
+
+async def _close(
+    engine: Engine, unit: Unit, environment: Environment, before: Payment, after: Payment, now: datetime
+) -> None:
+    """The effects of a payment's end: success credits its balance, in the unit that says so, and never twice."""
+    if after.status == before.status:
+        return
+    metrics.PAYMENTS.labels(after.reason, after.status).inc()
+    if after.status == "succeeded":
+        await _credit(engine, unit, environment, after, now)
+    elif after.status in {"failed", "voided"} and after.reason in {"refill", "threshold_refill"}:
+        refill = await refills.read_refill(unit, after.account_id, after.denomination)
+        if refill is not None and refill.payment_id == after.id:
+            is_final = after.status == "failed"
+            ended = parked(refill, after.code or "", now) if is_final else filled(refill, period_at=None)
+            await refills.put_refill(unit, ended, now)
+            await ledger.raise_tick(unit, after.account_id, engine.tick())
+
+
+async def _credit(engine: Engine, unit: Unit, environment: Environment, payment: Payment, now: datetime) -> None:
+    """Credit a payment, let it pay the oldest invoices first, and end the refill that it was for."""
+    account_id = payment.account_id
+    state = (await ledger.load_states(unit, {account_id: now})).states[account_id]
+    tick = max(engine.tick(), state.tick + 1)
+    if payment.units:
+        await ledger.save_moves(unit, state, tick, [paid_in(state, payment, id=tick, now=now)], now)
+    if is_fiat(payment.denomination) and payment.denomination == payment.currency:
+        await _settle(engine, unit, payment, now)
+    if payment.reason in {"refill", "threshold_refill"}:
+        refill = await refills.read_refill(unit, account_id, payment.denomination)
+        if refill is not None and refill.payment_id in {payment.id, None}:
+            await refills.put_refill(unit, filled(refill, period_at=payment.period_at), now)
+            await ledger.raise_tick(unit, account_id, tick)
+    elif payment.reason == "refill_start":
+        known = await refills.read_refill(unit, account_id, payment.denomination)
+        await refills.put_refill(unit, _started(payment, environment, now, known), now)
+        await ledger.raise_tick(unit, account_id, tick)
+
+
+def _started(payment: Payment, environment: Environment, now: datetime, known: Refill | None) -> Refill:
+    """The refill whose first monthly filling was just paid; the dates count from when it was asked for."""
+    settings = dict(payment.settings or {})
+    settings.pop("is_monthly", None)
+    refill = known or Refill(
+        payment.account_id,
+        payment.denomination,
+        payment.environment_id,
+        is_monthly=False,
+        created_at=now,
+        **settings,
+    )
+    return begun_monthly(refill._replace(**settings), payment.created_at, environment.terms.zone)
+
+
+async def _settle(engine: Engine, unit: Unit, payment: Payment, now: datetime) -> None:
+    """Money that came in pays the oldest open invoices first; what dunning had closed opens again."""
+    unpaid = await invoices.open_invoices(unit, payment.account_id, payment.denomination)
+    settled = settle(unpaid, payment.units, now=now)
+    if settled:
+        await invoices.save_settled(unit, payment.id, settled, now)
+        standing = await invoices.load_standing(unit, payment.account_id, now)
+        if (lifted := relief(standing)) is not None:
+            await invoices.save_relief(unit, payment.account_id, lifted, now, engine.tick())
+
+
+async def collect_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
+    """Sweep: drive every payment that has a step to take; how many took one."""
+    async with engine.database.reading() as reader:
+        rows = await due.due_rows(
+            reader, due.PAYMENTS, "t.account_id, t.id, t.fence", now=now, limit=limit, environment_id=environment_id
+        )
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(environment_id: int, account_id: int, payment_id: int, fence: int) -> bool:
+        environment = engine.remembered(environment_id) or await engine.environment(environment_id)
+        if environment is None:
+            return False
+        async with room:
+            try:
+                return (await drive(engine, environment, account_id, payment_id)).fence != fence
+            except Contended:
+                return False
+
+    took = await asyncio.gather(
+        *(one(row["environment_id"], row["account_id"], row["id"], row["fence"]) for row in rows)
+    )
+    return sum(took)
+
+
+async def forget_events(engine: Engine, *, now: datetime, limit: int) -> int:
+    """Sweep: delete notes of the provider's messages that are too old to come again."""
+    async with engine.database.writing() as unit:
+        return await payments.forget_events(unit, now - EVENT_LIFE, limit)
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+async def _payment(unit: Unit, environment: Environment, account_id: int, payment_id: int) -> Payment:
+    await ledger.lock_accounts(unit, [account_id])
+    held = await payments.read_payment(unit, account_id, payment_id)
+    if held is None or held.payment.environment_id != environment.id:
+        raise Refusal("not_found")
+    return held.payment
+
+
+async def retry_payment(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int
+) -> Payment:
+    """Have a failed or skipped payment tried again. Raises ``payment_not_retryable``, ``refill_in_progress``."""
+    now = engine.now_of(environment)
+    before = await _payment(unit, environment, account_id, payment_id)
+    after = retried(before, now=now)
+    if after.slot is not None:
+        other = await payments.open_payment(unit, account_id, after.slot)
+        if other is not None and other.id != after.id:
+            raise Refusal("refill_in_progress", payment_id=spell_of_account("pay", account_id, other.id))
+    await payments.update_payment(unit, after, now)
+    if after.reason in {"refill", "threshold_refill"}:
+        refill = await refills.read_refill(unit, account_id, after.denomination)
+        if refill is not None and refill.payment_id is None:
+            taken = refill._replace(payment_id=after.id, parked_at=None, parked_code=None, retry_at=None)
+            await refills.put_refill(unit, taken, now)
+            await ledger.raise_tick(unit, account_id, engine.tick())
+    return after
+
+
+async def void_payment(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int
+) -> Payment:
+    """Give a payment up; where the provider knows of it, driving it has it cancelled there first."""
+    now = engine.now_of(environment)
+    before = await _payment(unit, environment, account_id, payment_id)
+    after = voided(before, now=now)
+    await payments.update_payment(unit, after, now)
+    await _close(engine, unit, environment, before, after, now)
+    return after
+
+
+async def suspend_capture(engine: Engine, unit: Unit, environment: Environment, account_id: int | None) -> None:
+    """Skip automatic captures from now on, of one account or of the whole half of the company."""
+    if account_id is None:
+        await accounts.lock_environment(unit, environment.id)
+        await accounts.update_settings(unit, environment.id, {"capture_suspended": True})
+        await accounts.raise_revision(unit, environment.id, engine.now())
+    else:
+        now = engine.now_of(environment)
+        await ledger.take_account(unit, environment.id, account_id, now)
+        await accounts.update_account(unit, account_id, {"capture_suspended": True}, now, engine.tick())
+
+
+async def resume_capture(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int | None, *, process: bool, limit: int
+) -> list[tuple[int, int]]:
+    """Take captures up again; each that was skipped is to be processed or is voided. Which ones (account, payment)."""
+    if account_id is None:
+        await accounts.lock_environment(unit, environment.id)
+        await accounts.update_settings(unit, environment.id, {"capture_suspended": False})
+        await accounts.raise_revision(unit, environment.id, engine.now())
+    else:
+        now = engine.now_of(environment)
+        await ledger.take_account(unit, environment.id, account_id, now)
+        await accounts.update_account(unit, account_id, {"capture_suspended": False}, now, engine.tick())
+    found = await payments.skipped_payments(unit, environment.id, account_id, limit)
+    for owner, payment_id in sorted(found):
+        verb = retry_payment if process else void_payment
+        await verb(engine, unit, environment, owner, payment_id)
+    return found
+
+
+async def take_intent_event(engine: Engine, environment: Environment, event: GatewayEvent) -> Payment | None:
+    """What the provider says of an intent: a hint to look, never the truth by itself. The payment to drive, if any.
+
+    Known messages, foreign objects, wrong amounts and the other mode change nothing (bar I-47).
+    """
+    async with translated(), engine.database.writing() as unit:
+        found = None
+        if event.intent_id is not None and event.is_live == environment.live:
+            found = await payments.find_by_intent(unit, environment.id, event.intent_id)
+        outcome = "taken"
+        if found is None:
+            outcome = "not_ours"
+        elif (event.amount, event.currency) != (found.amount, found.currency):
+            outcome = "mismatch"
+            _log.error("gateway_event", id=event.id, outcome=outcome, payment=found.id, account=found.account_id)
+        now = engine.now_of(environment)
+        if found is not None:
+            await ledger.lock_accounts(unit, [found.account_id])
+        if not await payments.take_event(unit, environment.id, event.id, event.type, outcome, now):
+            return None
+        if found is None or outcome != "taken":
+            return None
+        held = await payments.read_payment(unit, found.account_id, found.id)
+        assert held is not None
+        payment = held.payment
+        is_news = payment.status in {"confirming", "processing"} or (
+            payment.status in {"failed", "created"} and event.status == "succeeded"
+        )
+        if not is_news:
+            return None
+        status = payment.status if payment.status == "confirming" else "processing"
+        woken = payment._replace(status=status, next_attempt_at=now, finished_at=None)
+        await payments.update_payment(unit, woken, now, claimed_until=held.claimed_until)
+        return woken

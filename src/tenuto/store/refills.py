@@ -1,0 +1,64 @@
+"""Refill settings of balances, and which are due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from tenuto.core.refill import Refill
+
+from .database import Reader, Record, Unit
+from .records import decoded
+
+_COLUMNS: Final = Refill._fields
+_SELECT: Final = "select {} from refill r".format(", ".join(f"r.{name}" for name in _COLUMNS))
+_PUT: Final = (
+    "insert into refill ({names}, updated_at) values ({places})"
+    " on conflict (account_id, denomination) do update set {sets}"
+).format(
+    names=", ".join(_COLUMNS),
+    places=", ".join(f"${place}" for place in range(1, len(_COLUMNS) + 2)),
+    sets=", ".join(f"{name} = excluded.{name}" for name in (*_COLUMNS[2:], "updated_at")),
+)
+
+
+async def put_refill(unit: Unit, refill: Refill, now: datetime) -> None:
+    """Write a refill as it is now; its account is locked. A lane that remembers another must notice: raise the tick."""
+    values: list[Any] = [
+        msgspec.json.encode(value).decode() if name == "scheduled" and value is not None else value
+        for name, value in refill._asdict().items()
+    ]
+    await unit.execute(_PUT, *values, now)
+
+
+async def delete_refill(unit: Unit, account_id: int, denomination: str) -> None:
+    """End the refills of a balance."""
+    await unit.execute("delete from refill where account_id = $1 and denomination = $2", account_id, denomination)
+
+
+async def read_refill(reader: Reader, account_id: int, denomination: str) -> Refill | None:
+    """The refill of one balance."""
+    row = await reader.fetchrow(f"{_SELECT} where r.account_id = $1 and r.denomination = $2", account_id, denomination)
+    return None if row is None else refill_of(row)
+
+
+async def list_refills(reader: Reader, account_id: int) -> list[Refill]:
+    """The refills of an account's balances."""
+    rows = await reader.fetch(f"{_SELECT} where r.account_id = $1 order by r.denomination", account_id)
+    return [refill_of(row) for row in rows]
+
+
+async def refills_of(reader: Reader, account_id: int, denominations: Sequence[str]) -> dict[str, Refill]:
+    """The refills of some balances by denomination."""
+    rows = await reader.fetch(
+        f"{_SELECT} where r.account_id = $1 and r.denomination = any($2)", account_id, list(denominations)
+    )
+    return {row["denomination"]: refill_of(row) for row in rows}
+
+
+def refill_of(row: Record) -> Refill:
+    """A refill as core knows it."""
+    return Refill(*(decoded(row[name]) if name == "scheduled" else row[name] for name in _COLUMNS))

@@ -1,0 +1,361 @@
+"""A company whose customers are charged by the Stripe simulator, and what must be true of the two books afterwards.
+
+The gateway is the real one, the database is PostgreSQL, the clock is made up. A worker is an engine that remembers
+nothing; it dies when a fault point raises :class:`Crash`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import asyncpg
+import msgspec
+
+from tenuto.core.identifiers import spell_of_account
+from tenuto.core.payment import OPEN, Action, Payment
+from tenuto.engine import Engine, Settings
+from tenuto.gateway.messages import read_event, signature_of
+from tenuto.gateway.port import GatewayEvent, PaymentGateway
+from tenuto.gateway.stripe import StripeGateway
+from tenuto.service import accounts, cards, payments, refills, refunds
+from tenuto.service.usage import open_lanes
+from tenuto.store import payments as shelf
+from tenuto.store import refills as refill_shelf
+from tenuto.store.accounts import Environment
+from tenuto.store.database import Database
+from tenuto.store.payments import Refund
+from tests.conftest import MadeUpClock
+from tests.inside import Inside
+from tests.simulated import Simulated
+
+GIVES = 1000
+COSTS = 900
+LIMIT = 500
+LEASE_AND_A_BIT = 61
+ROUNDS_MAX = 60
+_REACH = re.compile(r'\.reach\(f?"([^"]+)"\)')
+
+
+def points() -> list[str]:
+    """Every named fault point between a decision and its record, as the source names them now."""
+    found: set[str] = set()
+    for module in (payments, refills, refunds):
+        source = Path(module.__file__).read_text()
+        named = _REACH.findall(source)
+        assert len(named) == source.count(".reach("), "a fault point that is named in another way"
+        for name in named:
+            calls = [action for action in get_args(Action) if action not in {"wait", "none"}]
+            found.update(name.replace("{turn.action}", action) for action in calls)
+    assert not [name for name in found if "{" in name], "a fault point with a part that is not known"
+    return sorted(found)
+
+
+class Crash(BaseException):
+    """The worker dies here."""
+
+
+class Worker(Engine):
+    """An engine whose gateway asks as fast as it can and gives up soon."""
+
+    def gateway_with(  # type: ignore[explicit-override]
+        self, key: str, *, live: bool, url: str | None = None
+    ) -> PaymentGateway:
+        del live
+        return StripeGateway(key, base_url=url or self.settings.stripe_url, per_second=100_000.0, timeout=2.0)
+
+
+class World:
+    """One company's test half with its engine, its clock and its book at the simulator."""
+
+    def __init__(self, engine: Engine, clock: MadeUpClock, stripe: Simulated, company: Inside) -> None:
+        self.engine, self.clock, self.stripe, self.company = engine, clock, stripe, company
+        self.reached: Counter[str] = Counter()
+        self._cards = 0
+
+    @classmethod
+    async def open(cls, dsn: str, clock: MadeUpClock, stripe: Simulated) -> World:
+        engine = await _worker(dsn, clock, stripe)
+        return cls(engine, clock, stripe, await Inside.open(engine))
+
+    @property
+    def environment(self) -> Environment:
+        return self.company.environment
+
+    @property
+    def key(self) -> str:
+        """The API key under which the simulator keeps this company's book."""
+        return self.engine.sandbox_key(self.environment)
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[Engine]:
+        """Another worker, who remembers nothing."""
+        found = await _worker(self.engine.database.dsn, self.clock, self.stripe)
+        try:
+            yield found
+        finally:
+            await found.close()
+
+    # --- what there is to be paid ------------------------------------------------------------------------------------
+
+    async def customer(self, card: str | None = "pm_card_visa") -> int:
+        """An account with a card."""
+        account_id = await self.company.account()
+        if card is not None:
+            await self.give_card(account_id, card)
+        return account_id
+
+    async def give_card(self, account_id: int, card: str) -> None:
+        self._cards += 1
+        given = await cards.give_card(self.engine, self.environment, account_id, card, f"card:{account_id}:{self._cards}")
+        await cards.keep_given(self.engine, self.environment, account_id, given)
+
+    async def refill_below(
+        self, account_id: int, denomination: str = "tokens", *, threshold: int = 100, gives: int = GIVES
+    ) -> None:
+        """A refill below a threshold; due at once where less than that is there."""
+        changes = {"amount": gives, "charge_amount": COSTS, "threshold": threshold}
+        async with self.engine.database.writing() as unit:
+            await refills.set_refill(self.engine, unit, self.environment, account_id, denomination, changes)
+
+    async def refill_monthly(self, account_id: int, denomination: str = "minutes") -> Payment:
+        """A monthly refill whose first filling is paid."""
+        changes = {"amount": GIVES, "charge_amount": COSTS, "is_monthly": True}
+        async with self.engine.database.writing() as unit:
+            found = await refills.set_refill(
+                self.engine, unit, self.environment, account_id, denomination, changes
+            )
+            assert found.starts is not None
+            ask = payments.Deposit(denomination, GIVES, COSTS, "USD")
+            begun = await payments.begin_deposit(
+                self.engine, unit, self.environment, account_id, ask, None, starts=found.starts
+            )
+        return await self.drive(begun)
+
+    async def deposit(self, account_id: int, denomination: str = "tokens", engine: Engine | None = None) -> Payment:
+        """Write a deposit down."""
+        engine = engine or self.engine
+        ask = payments.Deposit(denomination, GIVES, COSTS, "USD")
+        async with engine.database.writing() as unit:
+            return await payments.begin_deposit(engine, unit, self.environment, account_id, ask, None)
+
+    async def refund(self, payment: Payment, amount: int | None = None) -> Refund:
+        """Write a refund down."""
+        async with self.engine.database.writing() as unit:
+            return await refunds.begin_refund(
+                self.engine,
+                unit,
+                self.environment,
+                payment.account_id,
+                payment.id,
+                amount=amount,
+                reason="asked for",
+                once=None,
+            )
+
+    async def due(self, count: int) -> None:
+        """``count`` accounts with a monthly refill and one by threshold, both due now."""
+        owners = await asyncio.gather(*(self.customer() for _ in range(count)))
+        await asyncio.gather(*(self.refill_monthly(owner) for owner in owners))
+        self.clock.forward(days=32)
+        for owner in owners:
+            await self.refill_below(owner)
+
+    async def by_hand(self, verb: Callable[..., Awaitable[Payment]], payment: Payment) -> Payment:
+        """``payments.retry_payment`` or ``payments.void_payment``."""
+        async with self.engine.database.writing() as unit:
+            return await verb(self.engine, unit, self.environment, payment.account_id, payment.id)
+
+    # --- working on it -----------------------------------------------------------------------------------------------
+
+    async def drive(self, payment: Payment, engine: Engine | None = None) -> Payment:
+        return await payments.drive(engine or self.engine, self.environment, payment.account_id, payment.id)
+
+    async def drive_refund(self, refund: Refund, engine: Engine | None = None) -> Refund:
+        return await refunds.drive_refund(engine or self.engine, self.environment, refund.account_id, refund.id)
+
+    async def passes(self, engine: Engine) -> int:
+        """One pass of each sweep that moves money."""
+        done = 0
+        for sweep in (refills.refill_due, payments.collect_due, refunds.refund_due):
+            done += await sweep(engine, now=engine.now(), limit=LIMIT, environment_id=self.environment.id)
+        return done
+
+    async def sweep(self, engine: Engine | None = None) -> None:
+        """Passes until one finds nothing to do at this moment of the made-up clock."""
+        for _ in range(ROUNDS_MAX):
+            if not await self.passes(engine or self.engine):
+                return
+        raise AssertionError("the sweeps always find something to do")
+
+    async def recover(self, *engines: Engine) -> None:
+        """Sweep, and let time pass, until nothing is due or in doubt; then one more minute must change nothing."""
+        for _ in range(ROUNDS_MAX):
+            await asyncio.gather(*(self.sweep(engine) for engine in engines))
+            if not await self.unresolved():
+                break
+            self.clock.forward(seconds=LEASE_AND_A_BIT)
+        assert not await self.unresolved(), f"after {ROUNDS_MAX} minutes: {await self.unresolved()}"
+        self.clock.forward(seconds=60)
+        for engine in engines:
+            assert not await self.passes(engine), "a minute later there is something to do again"
+
+    async def dying(self, engine: Engine, point: str | None) -> None:
+        """One pass of each sweep by a worker to which ``point`` is deadly, whatever it has in hand at the time."""
+
+        def reach(name: str) -> None:
+            self.reached[name] += 1
+            if name == point:
+                raise Crash(name)
+
+        engine.faults = reach
+        for sweep in (refills.refill_due, payments.collect_due, refunds.refund_due):
+            before = asyncio.all_tasks()
+            with contextlib.suppress(Crash):
+                await sweep(engine, now=engine.now(), limit=LIMIT, environment_id=self.environment.id)
+            await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+        engine.faults = None
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def messages(self) -> list[bytes]:
+        """Every message of the simulator about this company so far, as it sends them."""
+        account = self.stripe.door.book.account_of(self.key)
+        return [msgspec.json.encode(event.shown(is_live=False)) for event in list(account.events.values())]
+
+    def read(self, body: bytes, engine: Engine | None = None) -> GatewayEvent:
+        """A message, signed and believed."""
+        engine = engine or self.engine
+        secret, *_ = cards.webhook_secrets(engine, self.environment)
+        signature = signature_of(body, secret=secret, at=engine.now())
+        return read_event(body, signature, secrets=cards.webhook_secrets(engine, self.environment), now=engine.now())
+
+    async def deliver(self, bodies: Iterable[bytes], engine: Engine | None = None) -> None:
+        """What the door does with messages that it believes, one after the other."""
+        for body in bodies:
+            await self.take(self.read(body, engine), engine)
+
+    async def take(self, event: GatewayEvent, engine: Engine | None = None) -> None:
+        engine = engine or self.engine
+        if event.object_type == "payment_intent":
+            found = await payments.take_intent_event(engine, self.environment, event)
+            if found is not None:
+                await self.drive(found, engine)
+        elif event.object_type in {"dispute", "refund"}:
+            await refunds.take_refund_event(engine, self.environment, event)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def payments(self, *reasons: str) -> list[Payment]:
+        """The company's payments, oldest first; of some reasons, or all."""
+        rows = await self.company.rows(
+            "select * from payment where environment_id = $1 order by id, account_id", self.environment.id
+        )
+        return [found for found in map(shelf.payment_of, rows) if not reasons or found.reason in reasons]
+
+    async def payment(self, before: Payment) -> Payment:
+        """A payment as it is now."""
+        async with self.engine.database.reading() as reader:
+            held = await shelf.read_payment(reader, before.account_id, before.id)
+        assert held is not None
+        return held.payment
+
+    async def refunds(self) -> list[Refund]:
+        names = ", ".join(Refund._fields)
+        rows = await self.company.rows(f"select {names} from refund where environment_id = $1", self.environment.id)
+        return [Refund(*row) for row in rows]
+
+    async def refill(self, account_id: int, denomination: str = "tokens") -> Any:
+        async with self.engine.database.reading() as reader:
+            return await refill_shelf.read_refill(reader, account_id, denomination)
+
+    async def available(self, account_id: int, denomination: str = "tokens") -> int:
+        return (await self.company.balance(account_id, denomination)).amount
+
+    async def unresolved(self) -> list[str]:
+        """What is due, or in doubt: everything but a decline that waits for its date."""
+        now = self.engine.now_of(self.environment)
+        found = [
+            f"payment {p.id} is {p.status}"
+            for p in await self.payments()
+            if p.status in OPEN and not (p.status == "created" and p.declines and _is_far(p.next_attempt_at, now))
+        ]
+        found += [f"refund {r.id} is {r.status}" for r in await self.refunds() if r.status == "intended"]
+        rows = await self.company.rows(
+            "select account_id, denomination, due_at, next_at from refill where environment_id = $1"
+            " and payment_id is null and parked_at is null and (due_at <= $2 or next_at <= $2)",
+            self.environment.id,
+            now,
+        )
+        return found + [f"refill due: {dict(row)}" for row in rows]
+
+    async def disagreements(self) -> list[str]:
+        """Where our book and the simulator's contradict each other: charges, credits, refunds and their sums."""
+        book, paid = self.stripe.book(self.key), await self.payments()
+        intents = {intent["id"]: intent["metadata"]["tenuto_payment"] for intent in book["payment_intents"]}
+        charges: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for charge in book["charges"]:
+            if charge["status"] == "succeeded":
+                charges[intents[charge["payment_intent"]]].append(charge)
+        moves = await self.company.rows(
+            "select t.account_id, t.cause_id, t.book, t.amount from transaction t join account a on a.id = t.account_id"
+            " where a.environment_id = $1 and t.cause_id is not null",
+            self.environment.id,
+        )
+        caused: dict[tuple[int, int], list[asyncpg.Record]] = defaultdict(list)
+        for move in moves:
+            caused[move["account_id"], move["cause_id"]].append(move)
+        found: list[str] = []
+        for payment in paid:
+            public = spell_of_account("pay", payment.account_id, payment.id)
+            is_paid = payment.status == "succeeded"
+            charged = [(c["amount"], c["id"]) for c in charges.pop(public, [])]
+            if charged != ([(payment.amount, payment.charge_id)] if is_paid else []):
+                found.append(f"{public} ({payment.status}) of {payment.amount} was charged {charged}")
+            credited = [move["amount"] for move in caused.pop((payment.account_id, payment.id), [])]
+            if credited != ([payment.units] if is_paid else []):
+                found.append(f"{public} ({payment.status}) of {payment.units} units credited {credited}")
+        found += [f"charged for nothing of ours: {public}" for public in charges]
+        return found + self._refunds_that_disagree(book, await self.refunds(), caused)
+
+    @staticmethod
+    def _refunds_that_disagree(
+        book: dict[str, Any], ours: Sequence[Refund], caused: dict[tuple[int, int], list[asyncpg.Record]]
+    ) -> list[str]:
+        found: list[str] = []
+        theirs: dict[str, list[int]] = defaultdict(list)
+        for refund in book["refunds"]:
+            if refund["status"] in {"succeeded", "pending"}:
+                theirs[refund["metadata"].get("tenuto_refund", "")].append(refund["amount"])
+        for refund in ours:
+            public = spell_of_account("re", refund.account_id, refund.id)
+            taken = sum(move["amount"] for move in caused.pop((refund.account_id, refund.id), []))
+            is_done = refund.status == "succeeded"
+            if refund.kind == "refund" and theirs.pop(public, []) != ([refund.amount] if is_done else []):
+                found.append(f"{public} ({refund.status}) of {refund.amount} is another at the provider")
+            if taken != (-refund.units if is_done else 0):
+                found.append(f"{public} ({refund.status}) of {refund.units} units took {taken}")
+        found += [f"refunded for nothing of ours: {public}" for public in theirs]
+        return found + [f"a move without a cause: {place}" for place in caused]
+
+
+async def _worker(dsn: str, clock: MadeUpClock, stripe: Simulated) -> Engine:
+    settings = Settings(database=dsn, lanes=1, secret_key="ab" * 32, sandbox_url=stripe.url)
+    found = Worker(settings, await Database.connect(dsn), clock)
+    found.lanes = open_lanes(found)
+    found.lanes.start()
+    return found
+
+
+def _is_far(at: datetime | None, now: datetime) -> bool:
+    return at is not None and (at - now).total_seconds() > LEASE_AND_A_BIT
+
+
+__all__ = ["COSTS", "GIVES", "LEASE_AND_A_BIT", "Crash", "World", "accounts", "points"]
