@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import secrets
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -119,6 +120,27 @@ class Company:
             final = self.call("POST", f"/v1/invoices/{draft.data['id']}/finalize")
             assert final.status == 200, final
         return str(draft.data["id"])
+
+    def card(self, account_id: str, token: str = "tok_visa") -> str:
+        """The id of a card that an account is given."""
+        reply = self.call("POST", f"/v1/accounts/{account_id}/card", {"token": token})
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
+    def deposit(self, account_id: str, units: int = 1000, charge: int = 500, denomination: str = "credits") -> str:
+        """The id of the payment of a deposit that the account's card paid."""
+        body = {"amount_to_deposit": units, "amount_to_charge": charge, "denomination": denomination}
+        reply = self.call("POST", f"/v1/accounts/{account_id}/deposit", body)
+        assert reply.status == 200, reply
+        return str(reply.data["payment"]["id"])
+
+    def own_stripe(self) -> str:
+        """A Stripe key of the company's own, which it is charged with from now on."""
+        mode = self.call("GET", "/v1/companies/{company}").data["mode"]
+        key = f"sk_{mode}_{secrets.token_hex(16)}"
+        reply = self.call("PUT", "/v1/companies/{company}", {"stripe_key": key})
+        assert reply.status == 200, reply
+        return key
 
     def balance(self, account_id: str, denomination: str) -> Any:
         reply = self.call("GET", f"/v1/accounts/{account_id}/balance/{denomination}")

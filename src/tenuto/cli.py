@@ -88,7 +88,7 @@ def settings(host: Host = None, port: Port = None, database: DatabaseUrl = None,
 
 
 @app.command()
-def bench(
+def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     seconds: Annotated[float, typer.Option(min=0.05, help="How long each measurement takes.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is made; medians are shown.")] = 3,
     only: Annotated[str, typer.Option(help="Names of measurements, with commas between, such as plain,c32.")] = "",
@@ -96,6 +96,8 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Write the whole report to this file, too.")] = None,
     events_stored: Annotated[int, typer.Option(min=0, help="Then store so many events and measure again.")] = 0,
     accounts: Annotated[int, typer.Option(min=1, help="Accounts that the load is spread over.")] = 10_000,
+    refills: Annotated[int, typer.Option(min=0, help="Instead, so many accounts refilled by card at once.")] = 0,
+    companies: Annotated[int, typer.Option(min=1, help="Companies that those accounts are spread over.")] = 40,
 ) -> None:
     """Measure this machine: a temporary database, Tenuto's own load, and what the same rows cost without Tenuto."""
     import msgspec
@@ -103,6 +105,9 @@ def bench(
 
     from tenuto import bench as benches
 
+    if refills:
+        _bench_refills(refills, companies, data, json)
+        return
     names = frozenset(name.strip() for name in only.split(",") if name.strip())
     if unknown := names - {scenario.name for scenario in benches.SCENARIOS}:
         fail(f"{', '.join(sorted(unknown))}: only {', '.join(s.name for s in benches.SCENARIOS)} can be measured.")
@@ -112,6 +117,21 @@ def bench(
     except RuntimeError as error:
         fail(str(error))
     benches.show(report, Console(width=None if sys.stdout.isatty() else 160))
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
+def _bench_refills(count: int, companies: int, data: str | None, json: Path | None) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from tenuto.bench_refills import run_refills, show_refills
+
+    try:
+        report = run_refills(count, companies, data, Console(stderr=True))
+    except RuntimeError as error:
+        fail(str(error))
+    show_refills(report, Console())
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 

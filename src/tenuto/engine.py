@@ -16,14 +16,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+import structlog
+
 from tenuto.core.identifiers import ID_MAX, spell
 from tenuto.core.outcomes import Refusal
-from tenuto.gateway.port import PaymentGateway
+from tenuto.gateway.port import GatewayUnclear, PaymentGateway
+from tenuto.gateway.sandbox import register_endpoint
 from tenuto.lanes import Lanes
 from tenuto.store import accounts as store
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Database
-from tenuto.vault import Vault, master_key
+from tenuto.vault import Vault, VaultError, master_key
+
+_log = structlog.get_logger()
 
 ENVIRONMENTS_MAX: Final = 10_000
 """Environments one worker remembers."""
@@ -192,16 +197,28 @@ class Engine:
         if known is not None and known[0] == sealed:
             return known[1]
         if sealed is not None:
-            key = self.vault.open(sealed, context=self.context_of(environment, "stripe_key"))
+            try:
+                key = self.vault.open(sealed, context=self.context_of(environment, "stripe_key"))
+            except VaultError as error:
+                raise Refusal("gateway_not_configured", str(error)) from error
             made = self.gateway_with(key, live=environment.live)
         elif not environment.live and self.settings.sandbox_url:
-            made = self.gateway_with(self.sandbox_key(environment), live=False, url=self.settings.sandbox_url)
+            made = await self._sandbox_for(environment)
         else:
             raise Refusal("gateway_not_configured")
         self._gateways[environment.id] = (sealed, made)
         if known is not None:
             await known[1].close()
         return made
+
+    async def _sandbox_for(self, environment: Environment) -> PaymentGateway:
+        url, key = self.settings.sandbox_url, self.sandbox_key(environment)
+        address = f"{self.public_url}/v1/companies/{spell('c', environment.company_id)}/stripe/test"
+        try:
+            await register_endpoint(url, key=key, url=address, secret=self.sandbox_secret(environment))
+        except GatewayUnclear as error:
+            _log.warning("sandbox", outcome="no messages until it answers", reason=str(error))
+        return self.gateway_with(key, live=False, url=url)
 
     def gateway_with(self, key: str, *, live: bool, url: str | None = None) -> PaymentGateway:
         """A gateway that asks with this key, no faster than Stripe documents."""
@@ -213,6 +230,10 @@ class Engine:
     def sandbox_key(self, environment: Environment) -> str:
         """The key under which the simulator keeps the book of a company in test mode."""
         return f"sk_test_sandbox{spell('c', environment.company_id)[2:]}"
+
+    def sandbox_secret(self, environment: Environment) -> str:
+        """What the sandbox signs its messages to this company with."""
+        return "whsec_" + self.vault.sign(self.context_of(environment, "sandbox_webhook"))
 
     def context_of(self, environment: Environment, secret: str) -> str:
         """What a sealed secret is bound to, so that it opens nowhere else."""

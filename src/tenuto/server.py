@@ -8,6 +8,7 @@ being refused. When the parent ends, for whatever reason, workers, simulator and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -26,6 +27,8 @@ STOP_SECONDS: Final = 10.0
 RESTART_SECONDS: Final = 0.2
 STEADY_SECONDS: Final = 10.0
 SANDBOX_FILE: Final = "stripe-simulator.ndjson"
+SANDBOX_ADDRESS: Final = "sandbox.url"
+"""The file of the data folder that says where the simulator answers: for programs beside the server."""
 _WORKER: Final = "TENUTO_WORKER_SOCKET"
 _SANDBOX: Final = "TENUTO_SANDBOX_SOCKET"
 
@@ -120,7 +123,7 @@ class Sandbox:
 
     def __init__(self, data: Path) -> None:
         self._listener = listen("127.0.0.1", 0)
-        self._file = data / SANDBOX_FILE
+        self._file, self._address = data / SANDBOX_FILE, data / SANDBOX_ADDRESS
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._pause = RESTART_SECONDS
@@ -138,6 +141,8 @@ class Sandbox:
     def start(self) -> None:
         """Start it, without waiting for it: who asks it meanwhile waits at its socket."""
         self._started_at = time.monotonic()
+        self._address.parent.mkdir(parents=True, exist_ok=True)
+        self._address.write_text(f"{self.url}\n")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tenuto.server", str(self._file)],
             env={**os.environ, _SANDBOX: str(self._listener.fileno())},
@@ -167,6 +172,9 @@ class Sandbox:
                 self._process.kill()
                 self._process.wait()
         self._process = None
+        if self._listener.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                self._address.unlink()
         self._listener.close()
 
 

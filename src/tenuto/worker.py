@@ -95,7 +95,7 @@ class Clockwork:
             if done:
                 metrics.SWEPT.labels(sweep.name).inc(done)
                 _log.info(sweep.name, done=done)
-            if done < LIMIT:
+            if not done:
                 await self._pause(sweep.interval_seconds, self._engine.nudged(sweep.name))
 
     async def _keep_time(self, clock: DatabaseClock) -> None:

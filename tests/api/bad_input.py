@@ -535,8 +535,7 @@ ACCOUNT_FIELDS: Final = (
         for name, value in {
             "plan_id": "p_00000000",
             "plan_variable_amounts": {"seats": 5},
-            "enable_card_collector": 1,
-            "token": "tok_visa",
+            "billing_address_id": "b_00000000",
         }.items()
     ),
     Bad("account: a list", "POST", ACCOUNTS, [{"name": "A", "email": "a@b.c"}], 422, "invalid_field"),

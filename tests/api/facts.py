@@ -12,8 +12,12 @@ _ENVIRONMENTS: Final = (
 _ACCOUNTS: Final = f"(select a.id from account a where a.environment_id in {_ENVIRONMENTS})"
 _INVOICES: Final = ("invoice_terms", "invoice", "credit_note", "number_series")
 _OF_INVOICES: Final = ("invoice_line", "invoice_tax", "invoice_payment")
-_BY_ENVIRONMENT: Final = ("event_price", "event_price_version", "stored_answer", "account", *_INVOICES)
-_BY_ACCOUNT: Final = ("balance", "event", "event_charge", "gated_event", "transaction", "price_counter", *_OF_INVOICES)
+_MONEY: Final = ("payment", "refund", "refill", "payment_link", "gateway_event")
+_BY_ENVIRONMENT: Final = ("event_price", "event_price_version", "stored_answer", "account", *_INVOICES, *_MONEY)
+_BY_ACCOUNT: Final = (
+    *("balance", "event", "event_charge", "gated_event", "transaction", "price_counter"),
+    *("payment_method", "payment_attempt", *_OF_INVOICES),
+)
 _ROWS: Final = {
     "company": "select * from company where id = $1",
     "console_user": "select * from console_user where company_id = $1",

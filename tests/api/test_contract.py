@@ -27,8 +27,8 @@ ACCOUNT_FIELDS: Final = {
 }  # fmt: skip
 BALANCE_FIELDS: Final = {
     "account_id", "denomination", "amount", "pending", "available", "residue", "residue_fraction", "credit_limit",
-    "last_periodic_refill", "next_periodic_refill", "managed_by_plan_id", "plan_variable_amount", "created_at",
-    "updated_at",
+    "last_periodic_refill", "next_periodic_refill", "threshold", "refill_amount", "usd_charge", "charge_denomination",
+    "refill_monthly", "refill_parked", "managed_by_plan_id", "plan_variable_amount", "created_at", "updated_at",
 }  # fmt: skip
 EVENT_FIELDS: Final = {
     "id", "account_id", "type", "quantity", "state", "gated", "key", "cost", "balance", "transaction_id", "metadata",
@@ -37,8 +37,8 @@ EVENT_FIELDS: Final = {
 }  # fmt: skip
 TRANSACTION_FIELDS: Final = {
     "id", "account_id", "denomination", "seq", "type", "book", "description", "unit_cost", "amount",
-    "starting_balance", "ending_balance", "max_value_billing_amount", "max_value_billing_previous_id", "account",
-    "event_ids", "events", "created_at",
+    "starting_balance", "ending_balance", "max_value_billing_amount", "max_value_billing_previous_id", "cause_id",
+    "account", "event_ids", "events", "created_at",
 }  # fmt: skip
 PRICE_FIELDS: Final = {
     "id", "version", "type", "denomination", "model", "amount", "per", "tiers", "free_units", "minimum", "cap",
@@ -111,7 +111,9 @@ def test_the_company_and_its_settings(company: Company) -> None:
     }
     changed = company.call("PUT", "/v1/companies/{company}", changes)
 
-    assert set(found.data) == {"id", "name", "mode", "created_at", *changes} - {""}
+    money = {"stripe_key", "stripe_publishable_key", "stripe_webhook_secret", "refill_caps", "invoicing"}
+    assert set(found.data) == {"id", "name", "mode", "created_at", *money, *changes}
+    assert found.data["refill_caps"] == {"per_hour": 4, "per_day": 24, "amount_per_day": None}
     assert (found.data["time_zone"], found.data["default_credit_limit"]) == ("UTC", 0)
     assert (found.data["late_event_seconds"], found.data["ahead_event_seconds"]) == (35 * 86_400, 300)
     assert {name: changed.data[name] for name in changes} == changes
@@ -216,6 +218,7 @@ def test_every_path_form_is_served(company: Company, form: str) -> None:
     price = company.price("A", "credits", "1")
     ids = {"company_id": company.id, "account_id": account, "event_id": event, "price_id": price}
     ids |= {"denomination": "credits", "key_id": "k_00000000", "invoice_id": company.invoice(account), "position": "1"}
+    ids |= {"card_id": company.card(account), "payment_id": company.deposit(account)}
     for route in ROUTES:
         if route.method == "GET":
             assert company.call("GET", form.format(route.path.format(**ids))).status == 200, route.path

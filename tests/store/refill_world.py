@@ -25,11 +25,11 @@ from tenuto.engine import Engine, Settings
 from tenuto.gateway.messages import read_event, signature_of
 from tenuto.gateway.port import GatewayEvent, PaymentGateway
 from tenuto.gateway.stripe import StripeGateway
-from tenuto.service import accounts, cards, payments, refills, refunds
+from tenuto.service import cards, payments, refills, refunds
 from tenuto.service.usage import open_lanes
 from tenuto.store import payments as shelf
 from tenuto.store import refills as refill_shelf
-from tenuto.store.accounts import Environment
+from tenuto.store.accounts import Environment, find_environment
 from tenuto.store.database import Database
 from tenuto.store.payments import Refund
 from tests.conftest import MadeUpClock
@@ -85,6 +85,18 @@ class World:
         engine = await _worker(dsn, clock, stripe)
         return cls(engine, clock, stripe, await Inside.open(engine))
 
+    @classmethod
+    async def beside(cls, world: World, *, is_live: bool = False) -> World:
+        """The same company seen by another worker, on whatever loop this is; or its live half."""
+        engine = await _worker(world.engine.database.dsn, world.clock, world.stripe)
+        environment_id: int | None = world.environment.id
+        if is_live:
+            async with engine.database.reading() as reader:
+                environment_id = await find_environment(reader, world.environment.company_id, live=True)
+        environment = await engine.environment(environment_id or 0)
+        assert environment is not None
+        return cls(engine, world.clock, world.stripe, Inside(engine, environment, world.company.key_id))
+
     @property
     def environment(self) -> Environment:
         return self.company.environment
@@ -114,7 +126,9 @@ class World:
 
     async def give_card(self, account_id: int, card: str) -> None:
         self._cards += 1
-        given = await cards.give_card(self.engine, self.environment, account_id, card, f"card:{account_id}:{self._cards}")
+        given = await cards.give_card(
+            self.engine, self.environment, account_id, card, f"card:{account_id}:{self._cards}"
+        )
         await cards.keep_given(self.engine, self.environment, account_id, given)
 
     async def refill_below(
@@ -129,9 +143,7 @@ class World:
         """A monthly refill whose first filling is paid."""
         changes = {"amount": GIVES, "charge_amount": COSTS, "is_monthly": True}
         async with self.engine.database.writing() as unit:
-            found = await refills.set_refill(
-                self.engine, unit, self.environment, account_id, denomination, changes
-            )
+            found = await refills.set_refill(self.engine, unit, self.environment, account_id, denomination, changes)
             assert found.starts is not None
             ask = payments.Deposit(denomination, GIVES, COSTS, "USD")
             begun = await payments.begin_deposit(
@@ -356,6 +368,3 @@ async def _worker(dsn: str, clock: MadeUpClock, stripe: Simulated) -> Engine:
 
 def _is_far(at: datetime | None, now: datetime) -> bool:
     return at is not None and (at - now).total_seconds() > LEASE_AND_A_BIT
-
-
-__all__ = ["COSTS", "GIVES", "LEASE_AND_A_BIT", "Crash", "World", "accounts", "points"]

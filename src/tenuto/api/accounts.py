@@ -578,7 +578,10 @@ ROUTES: Final = (
         shapes.AccountOut,
         scope="accounts:write",
         body=AccountIn,
-        refusals=("not_supported_yet", "payment_failed", "gateway_refused", "gateway_not_configured"),
+        refusals=(
+            *("not_supported_yet", "payment_failed", "gateway_refused", "gateway_not_configured"),
+            "gateway_unavailable",
+        ),
         example=_ACCOUNT_EXAMPLE,
     ),
     Route(

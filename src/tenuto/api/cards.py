@@ -12,8 +12,7 @@ from tenuto.core.identifiers import read, spell, spell_of_account
 from tenuto.core.invoice import settings_of
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer
-from tenuto.gateway.messages import read_event
-from tenuto.gateway.port import BadSignature, Card
+from tenuto.gateway.port import Card
 from tenuto.service import accounts as accounts_service
 from tenuto.service import cards as service
 from tenuto.service import payments, refunds
@@ -79,7 +78,7 @@ class CardChange(msgspec.Struct, forbid_unknown_fields=True):
     default: bool
 
 
-class LinkIn(msgspec.Struct, forbid_unknown_fields=True):
+class CardLinkIn(msgspec.Struct, forbid_unknown_fields=True):
     """A link to make: where the person goes afterwards, and for how long it can be used."""
 
     return_url: str | None = None
@@ -217,7 +216,7 @@ def link_out(call: Call, link: Link, token: str) -> LinkOut:
 async def make_link(call: Call) -> Answer:
     """A link to a page on which the account's person gives a card."""
     account = await call.account()
-    given = call.decoded(LinkIn) if call.body else LinkIn()
+    given = call.decoded(CardLinkIn) if call.body else CardLinkIn()
     life, address = _life(given.expires_in_seconds), _return_url(given.return_url)
 
     async def verb(unit: Unit) -> tuple[Link, str]:
@@ -267,19 +266,19 @@ async def take_message(call: Call) -> Answer:
     """A message of the company's Stripe. It is believed by its signature, and even then only a hint to look."""
     company_id = read("c", call.params["company_id"])
     mode = call.params["mode"]
-    if company_id is None or mode not in {"test", "live"}:
+    if mode not in {"test", "live"}:
         raise Refusal("not_found")
     engine = call.engine
-    async with engine.database.reading() as reader:
-        environment_id = await accounts.find_environment(reader, company_id, live=mode == "live")
+    environment_id = None
+    if company_id is not None:
+        async with engine.database.reading() as reader:
+            environment_id = await accounts.find_environment(reader, company_id, live=mode == "live")
     environment = None if environment_id is None else await engine.environment(environment_id)
     if environment is None:
-        raise Refusal("not_found")
+        # A stranger is told the same of a company that never was as of one whose secret he lacks.
+        raise Refusal("bad_signature")
     signature = call.headers.get(b"stripe-signature", b"").decode("latin-1")
-    try:
-        event = read_event(call.body, signature, secrets=service.webhook_secrets(engine, environment), now=engine.now())
-    except BadSignature as error:
-        raise Refusal("bad_signature") from error
+    event = service.message_of(engine, environment, call.body, signature)
     if event.object_type == "payment_intent":
         payment = await payments.take_intent_event(engine, environment, event)
         if payment is not None:
@@ -331,7 +330,7 @@ ROUTES: Final = (
         "Cards",
         CardOut,
         scope="payments:write",
-        refusals=("gateway_unavailable",),
+        refusals=("gateway_unavailable", "gateway_not_configured"),
     ),
     Route(
         "POST",
@@ -341,7 +340,7 @@ ROUTES: Final = (
         "Cards",
         LinkOut,
         scope="payments:write",
-        body=LinkIn,
+        body=CardLinkIn,
         example={"return_url": "https://example.com/thanks"},
     ),
     Route(
@@ -363,7 +362,7 @@ ROUTES: Final = (
         "Cards",
         TakenOut,
         body=GatewayMessageIn,
-        refusals=("bad_signature",),
+        refusals=("bad_signature", "not_found"),
         is_open=True,
         details="The address to give Stripe as a webhook endpoint. Believed by its signature alone.",
     ),

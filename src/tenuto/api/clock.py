@@ -106,7 +106,7 @@ async def live_through(
     The environment as it is then, and per sweep how much was due. Safe with the clockwork at work: what it has in hand
     is waited for.
     """
-    done: Counter[str] = Counter({"release_expired": 0})
+    done = Counter({"release_expired": await _holds_due(engine, environment, offset)})
     at = since
     while True:
         async with engine.database.reading() as reader:
@@ -151,9 +151,15 @@ async def _due_counts(reader: Reader, engine: Engine, environment: Environment) 
             rows = await due.count_due(reader, kind, now=now, environment_id=environment_id)
             if rows:
                 counts[work.name] = counts.get(work.name, 0) + rows
-    holds = await records.due_accounts(reader, now, None, environment_id)
-    counts["release_expired"] = sum(count for _, _, count in holds)
     return counts
+
+
+async def _holds_due(engine: Engine, environment: Environment, offset: timedelta) -> int:
+    """How many holds a move ends, counted at once: the clock runs on while those of one moment are released."""
+    by = engine.now() + max(timedelta(), offset - environment.clock_offset)
+    async with engine.database.reading() as reader:
+        found = await records.due_accounts(reader, by, None, environment.id)
+    return sum(count for _, _, count in found)
 
 
 ROUTES: Final = (

@@ -67,7 +67,8 @@ _RATE: Final = {
     ]
 }
 _STATES: Final = {"enum": ["complete", "completed", "pending", "cancelled", "canceled"]}
-_LATER: Final = {"description": "Comes with plans and cards, which are not served yet."}
+_LATER: Final = {"description": "Comes with plans, which are not served yet."}
+_ABOVE_ZERO: Final = {"minimum": 1, "maximum": AMOUNT_MAX}
 _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "type": {"string": {"pattern": r"^\S{1,128}$"}},
     "quantity": {
@@ -96,7 +97,28 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "AdjustmentIn.amount": {"integer": {**_SIGNED, "not": {"const": 0}}},
     "ManualLineIn.amount": {"integer": {**_SIGNED, "not": {"const": 0}}},
     "GivenTaxIn.amount": {"integer": _WHOLE},
-    "CreditNoteIn.amount": {"integer": {"minimum": 1, "maximum": AMOUNT_MAX}},
+    "CreditNoteIn.amount": {"integer": _ABOVE_ZERO},
+    "amount_to_deposit": {"integer": _ABOVE_ZERO},
+    "amount_to_charge": {"integer": _WHOLE},
+    "charge_against_denomination": {"string": _UNIT},
+    "RefillIn.amount": {"integer": _ABOVE_ZERO},
+    "RefundIn.amount": {"integer": _ABOVE_ZERO},
+    "usd_charge": {"integer": _WHOLE},
+    "threshold": {"integer": _WHOLE},
+    "skipped": {"string": {"enum": ["process", "void"]}},
+    "default": {"boolean": {"const": True}},
+    "return_url": {
+        "string": {"pattern": r"^(https://|http://localhost|http://127\.0\.0\.1)[!-~]*$", "maxLength": 2000}
+    },
+    "expires_in_seconds": {"integer": {"minimum": 60, "maximum": 7_776_000}},
+    "per_hour": {"integer": {"minimum": 1, "maximum": 1000}},
+    "per_day": {"integer": {"minimum": 1, "maximum": 24_000}},
+    "amount_per_day": {"integer": _ABOVE_ZERO},
+    "stripe_key": {"string": {"pattern": "^((sk|rk)_(test|live)_[0-9A-Za-z_]{10,240})?$", "writeOnly": True}},
+    "stripe_publishable_key": {"string": {"pattern": "^(pk_(test|live)_[0-9A-Za-z_]{10,240})?$"}},
+    "stripe_webhook_secret": {"string": {"pattern": "^(whsec_[0-9A-Za-z+/=_-]{16,240})?$", "writeOnly": True}},
+    "GatewayMessageIn.id": {},
+    "GatewayMessageIn.type": {},
     "currency": {"string": {"pattern": "^[A-Z]{3}$"}},
     "collection": {"string": {"enum": ["send_invoice", "charge_automatically"]}},
     "terms_days": {"integer": {"minimum": 0, "maximum": 3650}},
@@ -141,8 +163,8 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "reason": {"string": {"minLength": 1, "maxLength": 500}},
     "plan_id": {"": _LATER},
     "plan_variable_amounts": {"": _LATER},
-    "enable_card_collector": {"": _LATER},
-    "token": {"": _LATER},
+    "enable_card_collector": {"": {"description": "True (or 1) gives the account a `card_collector_url`."}},
+    "token": {"string": {"pattern": "^[!-~]{1,255}$"}},
     "billing_address_id": {"": _LATER},
 }
 """What a field of a body takes beyond its kind, by JSON type ("" for raw JSON); ``Shape.field`` before ``field``."""
@@ -151,7 +173,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
 def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any]:
     """The whole document. ``statuses`` gives the HTTP status of each refusal code."""
     bodies = {shape for route in routes for shape in _bodies(route)}
-    shapes = {*bodies, *(route.answer for route in routes if route.answer is not bytes)}
+    shapes = {*bodies, *(shape for route in routes if route.answer is not bytes for shape in _answers(route))}
     _, components = msgspec.json.schema_components(
         sorted(shapes, key=lambda shape: shape.__name__), schema_hook=_raw, ref_template="#/components/schemas/{name}"
     )
@@ -191,6 +213,11 @@ def _bodies(route: Route) -> list[Any]:
         return []
     found = [shape for shape in getattr(route.body, "__args__", (route.body,)) if not hasattr(shape, "__args__")]
     return [*found, CloudEvent] if route.serve is record_events else found
+
+
+def _answers(route: Route) -> tuple[Any, ...]:
+    """The shapes that an answer may have."""
+    return getattr(route.answer, "__args__", (route.answer,))
 
 
 def _narrowed(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +289,7 @@ def _operation(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
             *(_path_parameter(param) for param in re.findall(r"{(\w+)}", route.path)),
             *(_query_parameter(param) for param in route.query),
         ],
-        "responses": {"200": _answer(route), **_errors(route, statuses)},
+        "responses": {"200": _answer(route), **_pending(route), **_errors(route, statuses)},
     }
     if route.is_open:
         operation["security"] = []
@@ -331,7 +358,8 @@ def _body_schema(body: Any) -> dict[str, Any]:
 def _answer(route: Route) -> dict[str, Any]:
     if route.answer is bytes:
         return {"description": "The file.", "content": {"application/pdf": {"schema": {}}}}
-    one = _reference(route.answer)
+    found = [_reference(shape) for shape in _answers(route)]
+    one = found[0] if len(found) == 1 else {"anyOf": found}
     schema: dict[str, Any] = {"type": "object", "required": ["data"], "properties": {"data": one}}
     if route.is_list:
         schema["required"] = ["data", "has_more", "next_cursor"]
@@ -347,6 +375,11 @@ def _answer(route: Route) -> dict[str, Any]:
             "events_submitted": {"type": "integer"},
         }
     return {"description": "Done.", "content": {"application/json": {"schema": schema}}}
+
+
+def _pending(route: Route) -> dict[str, Any]:
+    """What a route answers with where a stranger has to say yes and has not yet."""
+    return {"202": {**_answer(route), "description": route.pending}} if route.pending else {}
 
 
 def _errors(route: Route, statuses: dict[str, int]) -> dict[str, Any]:

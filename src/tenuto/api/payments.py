@@ -652,6 +652,7 @@ def _listing(path: str) -> Route:
     )
 
 
+_PENDING: Final = "Not known yet: it goes on by itself. Ask for it again, by its id."
 _CHARGED: Final = (
     *("payment_method_required", "payment_failed", "refill_in_progress", "amount_not_chargeable", "gateway_refused"),
     *("gateway_not_configured", "gateway_unavailable", "insufficient_balance", "credit_limit_reached"),
@@ -666,10 +667,11 @@ ROUTES: Final = (
             deposit,
             "Deposit, charging a card or another balance",
             "Payments",
-            DepositOut,
+            DepositOut | DepositPreviewOut,
             scope="payments:write",
             body=DepositIn,
             refusals=_CHARGED,
+            pending=_PENDING,
             example={"amount_to_deposit": 1000, "amount_to_charge": 500, "denomination": "tokens"}
             if path.endswith("{account_id}/deposit")
             else {"amount_to_deposit": 1000, "amount_to_charge": 500},
@@ -683,10 +685,11 @@ ROUTES: Final = (
             set_refill,
             "Set how a balance is refilled",
             "Refills",
-            shapes.BalanceOut,
+            shapes.BalanceOut | DepositPreviewOut,
             scope="payments:write",
             body=RefillIn,
             refusals=_CHARGED,
+            pending=_PENDING,
             example={"threshold": 100, "amount": 1000, "usd_charge": 500}
             | ({"denomination": "tokens"} if path.endswith("auto_refill") else {}),
         )
@@ -752,6 +755,7 @@ ROUTES: Final = (
         scope="payments:write",
         body=RefundIn,
         refusals=("payment_not_refundable", "refund_exceeds_payment", "gateway_refused"),
+        pending=_PENDING,
         example={"amount": 100, "reason": "goodwill"},
     ),
     *(

@@ -50,7 +50,10 @@ PAGING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row of the table. ``body`` and ``answer`` are the shapes; ``example`` is a body that works."""
+    """One row of the table. ``body`` and ``answer`` are the shapes; ``example`` is a body that works.
+
+    ``pending`` says what an answer of 202 means, where there is one.
+    """
 
     method: str
     path: str
@@ -66,6 +69,7 @@ class Route:
     is_open: bool = False
     is_list: bool = False
     details: str = ""
+    pending: str = ""
 
 
 class Call:

@@ -28,10 +28,12 @@ from .ledger import (
     CREDIT_NOTE_BOOK,
     DEPOSIT_BOOK,
     DISPUTE_BOOK,
+    DISPUTE_WON_BOOK,
     INVOICE_ITEM_BOOK,
     PAYMENT_BOOK,
     REFILL_BOOK,
     REFUND_BOOK,
+    REFUND_CREDIT_BOOK,
     TAX_BOOK,
     VOID_BOOK,
     Balance,
@@ -50,7 +52,7 @@ Collection = Literal["send_invoice", "charge_automatically"]
 DunningAction = Literal["remind", "pause", "credit_block"]
 
 UNBILLED_BOOKS: Final = (
-    *(DEPOSIT_BOOK, PAYMENT_BOOK, REFUND_BOOK, DISPUTE_BOOK),
+    *(DEPOSIT_BOOK, PAYMENT_BOOK, REFUND_BOOK, REFUND_CREDIT_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK),
     *(TAX_BOOK, CREDIT_NOTE_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK),
 )
 """Books that move money without being sold: they never make a line. Nor do units that a refill puts on a balance."""

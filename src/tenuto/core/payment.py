@@ -173,7 +173,9 @@ def answered(payment: Payment, answer: Answered, *, now: datetime, is_reading: b
         case "canceled":
             return known._replace(status="voided", next_attempt_at=None, finished_at=now)
         case "processing" | "requires_capture":
-            return known._replace(status="processing", next_attempt_at=now + PROCESSING)
+            # What was given up stays so: once the bank has decided, the intent is cancelled, if it still can be.
+            status: Status = "voiding" if payment.status == "voiding" else "processing"
+            return known._replace(status=status, next_attempt_at=now + PROCESSING)
         case _ if payment.status == "failed":
             return known
         case _ if payment.status == "voiding":
@@ -205,6 +207,18 @@ def _declined(payment: Payment, code: str, message: str, now: datetime) -> Payme
 def in_doubt(payment: Payment, *, tries: int, now: datetime) -> Payment:
     """After a call that nobody knows the end of: asked about again, ever more slowly, up to once a minute."""
     return payment._replace(next_attempt_at=now + min(DOUBT_FIRST * 2 ** min(tries, 10), DOUBT_MAX))
+
+
+def told_of_success(payment: Payment, *, now: datetime) -> Payment | None:
+    """The payment once a message says that its intent succeeded: a hint to look, not the truth. None: no news.
+
+    The fence rises, for a worker may hold the refusal of a later attempt: recorded after this, it would bury the hint,
+    and what was charged would stay failed.
+    """
+    if payment.status not in {"created", "confirming", "processing", "failed"}:
+        return None
+    status: Status = "confirming" if payment.status == "confirming" else "processing"
+    return payment._replace(status=status, fence=payment.fence + 1, next_attempt_at=now, finished_at=None)
 
 
 def failed(payment: Payment, code: str, message: str, *, now: datetime) -> Payment:

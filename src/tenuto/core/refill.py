@@ -155,14 +155,15 @@ def funded(
         return (filled_up,)
     source = state.balances.get(payment.currency) or open_balance(payment.currency)
     room = source.available + limit
-    if payment.amount + (source.residue.numerator > 0) > room:
+    required = payment.amount + (source.residue.numerator > 0)
+    if required > room:
         raise Refusal(
             "credit_limit_reached" if limit > 0 else "insufficient_balance",
             denomination=source.denomination,
             available=source.available,
             pending=source.pending,
-            required=payment.amount,
-            shortfall=payment.amount - room,
+            required=required,
+            shortfall=required - room,
         )
     paid = move(
         source,

@@ -17,8 +17,9 @@ from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import retried
 from tenuto.core.refill import resumed
 from tenuto.engine import Engine
-from tenuto.gateway.port import Card, CardDeclined, GatewayRefused, GatewayUnclear
-from tenuto.store import accounts, ledger, payments, refills
+from tenuto.gateway.messages import read_event
+from tenuto.gateway.port import BadSignature, Card, CardDeclined, GatewayEvent, GatewayRefused, GatewayUnclear
+from tenuto.store import accounts, invoices, ledger, payments, refills
 from tenuto.store.accounts import Account, Environment
 from tenuto.store.database import Unit, translated
 from tenuto.store.payments import Link, StoredCard
@@ -150,6 +151,7 @@ async def choose_card(
 async def _take_up(engine: Engine, unit: Unit, account_id: int, now: datetime) -> None:
     """What an old card had stopped goes on with the new one."""
     await payments.wake_payments(unit, account_id, now)
+    await invoices.wake_collections(unit, account_id, now)
     for refill in await refills.list_refills(unit, account_id):
         if refill.parked_at is None or refill.parked_code == "refill_cap_reached":
             continue
@@ -238,20 +240,23 @@ async def keep_stripe(engine: Engine, unit: Unit, environment: Environment, kept
     await accounts.raise_revision(unit, environment.id, engine.now())
 
 
-def webhook_secrets(engine: Engine, environment: Environment) -> tuple[str, ...]:
+def message_of(engine: Engine, environment: Environment, body: bytes, signature: str) -> GatewayEvent:
+    """A message of the company's provider, believed by its signature alone. Raises Refusal ``bad_signature``."""
+    try:
+        return read_event(body, signature, secrets=_webhook_secrets(engine, environment), now=engine.now())
+    except BadSignature as error:
+        raise Refusal("bad_signature") from error
+
+
+def _webhook_secrets(engine: Engine, environment: Environment) -> tuple[str, ...]:
     """The secrets that may have signed a message of the company's provider."""
     sealed = environment.stripe.webhook_secret
     found: list[str] = []
     if sealed is not None:
         found.append(engine.vault.open(sealed, context=engine.context_of(environment, "stripe_webhook_secret")))
     if environment.stripe.key is None and not environment.live and engine.settings.sandbox_url:
-        found.append(sandbox_secret(engine, environment))
+        found.append(engine.sandbox_secret(environment))
     return tuple(found)
-
-
-def sandbox_secret(engine: Engine, environment: Environment) -> str:
-    """What the sandbox signs its messages to this company with."""
-    return "whsec_" + engine.vault.sign(engine.context_of(environment, "sandbox_webhook"))
 
 
 # --- links ------------------------------------------------------------------------------------------------------------

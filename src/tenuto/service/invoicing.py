@@ -33,9 +33,10 @@ from tenuto.core.usage import AccountState
 from tenuto.engine import Engine, Once
 from tenuto.store import accounts, due, invoices, ledger, payments
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Contended, Record, Unit, translated
-from tenuto.store.invoices import CreditNote, WholeInvoice
+from tenuto.store.database import AccountMovedOn, Contended, Reader, Record, Unit, translated
+from tenuto.store.invoices import CreditNote, Gathered, WholeInvoice
 from tenuto.store.payments import Link
+from tenuto.store.records import owns_account
 
 TERMS_MAX: Final = 10
 """Currencies one account may be invoiced in."""
@@ -128,7 +129,7 @@ async def end_terms(
     return ended
 
 
-async def _terms(unit: Unit, account_id: int, currency: str | None) -> InvoiceTerms:
+async def _terms(unit: Reader, account_id: int, currency: str | None) -> InvoiceTerms:
     """The terms for a currency; for the only one there is, where none is named."""
     found = await invoices.read_terms(unit, account_id)
     if currency is None and len(found) > 1:
@@ -156,9 +157,10 @@ async def cut_invoice(
 
     Raises Refusal ``no_invoice_terms`` or ``nothing_to_invoice``.
     """
+    gathered = await _gather(engine, environment, account_id, currency)
     taken = await _take(engine, unit, environment, account_id)
-    terms = await _terms(unit, account_id, currency)
-    whole = await _drafted(unit, environment, terms, taken, manual, taken.now)
+    terms = _same(await _terms(unit, account_id, currency), gathered)
+    whole = await _drafted(unit, environment, terms, taken, gathered, manual, taken.now)
     if whole.invoice.subtotal <= 0:
         raise Refusal("nothing_to_invoice", subtotal=whole.invoice.subtotal)
     if not is_preview:
@@ -166,18 +168,36 @@ async def cut_invoice(
     return whole
 
 
+async def _gather(engine: Engine, environment: Environment, account_id: int, currency: str | None) -> Gathered:
+    """What was posted since the last cut, added up before anything is locked."""
+    async with engine.database.reading() as reader:
+        if not await owns_account(reader, environment.id, account_id):
+            raise Refusal("not_found")
+        terms = await _terms(reader, account_id, currency)
+        return await invoices.gather_posted(reader, account_id, terms.currency, terms.invoiced_tick)
+
+
+def _same(terms: InvoiceTerms, gathered: Gathered) -> InvoiceTerms:
+    """The terms, if nobody has cut or discarded meanwhile; else the unit is tried again."""
+    if (terms.currency, terms.invoiced_tick) != (gathered.currency, gathered.tick_from):
+        raise AccountMovedOn
+    return terms
+
+
 async def _drafted(
     unit: Unit,
     environment: Environment,
     terms: InvoiceTerms,
     taken: _Taken,
+    gathered: Gathered,
     manual: Sequence[ManualLine],
     period_end: datetime,
 ) -> WholeInvoice:
-    settings, tick_to = rules.settings_of(environment.money), taken.state.tick
-    posted = await invoices.read_posted(unit, terms.account_id, terms.currency, terms.invoiced_tick, tick_to)
-    lines = rules.lines_of(posted, manual)
-    draft = rules.draft_of(terms, settings, id=taken.tick + 1, tick_to=tick_to, period_end=period_end, now=taken.now)
+    settings = rules.settings_of(environment.money)
+    lines = rules.lines_of(gathered.posted, manual)
+    draft = rules.draft_of(
+        terms, settings, id=taken.tick + 1, tick_to=gathered.tick_to, period_end=period_end, now=taken.now
+    )
     account = await accounts.read_account(unit, environment.id, terms.account_id)
     assert account is not None
     draft = draft._replace(customer={"name": account.name, "email": account.email})
@@ -523,14 +543,16 @@ async def cut_invoices(engine: Engine, *, now: datetime, limit: int, environment
     """Sweep: a draft for each account whose month has ended, of all that was posted until now (decision 0016)."""
 
     async def cut(unit: Unit, environment: Environment, row: Record) -> None:
+        gathered = await _gather(engine, environment, row["account_id"], row["currency"])
         taken = await _take(engine, unit, environment, row["account_id"])
         terms = await _terms(unit, row["account_id"], row["currency"])
         if terms.next_at is None or terms.next_at > taken.now:
             return
+        _same(terms, gathered)
         zone = environment.terms.zone
         month = month_of(taken.now, zone)
         boundary = month_start(month, 0, zone)
-        whole = await _drafted(unit, environment, terms, taken, (), boundary)
+        whole = await _drafted(unit, environment, terms, taken, gathered, (), boundary)
         later = terms._replace(next_at=month_start(month, 1, zone))
         if whole.invoice.subtotal > 0:
             await _keep(unit, taken, later._replace(last_at=boundary), whole)

@@ -135,7 +135,9 @@ async def resume_refill(
 async def _start_from_balance(
     unit: Unit, environment: Environment, state: AccountState, starts: Refill, tick: int, now: datetime
 ) -> Refill:
-    payment = _payment(starts, "refill", tick, now, now)._replace(method="balance", status="succeeded", finished_at=now)
+    payment = _payment(starts, "refill", tick, now, now)._replace(
+        method="balance", status="succeeded", slot=None, next_attempt_at=None, finished_at=now
+    )
     await _fund(unit, environment, state, payment, tick + 1, now)
     begun = begun_monthly(starts, now, environment.terms.zone)
     await refills.put_refill(unit, begun, now)

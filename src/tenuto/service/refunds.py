@@ -279,16 +279,17 @@ async def take_refund_event(engine: Engine, environment: Environment, event: Gat
         held = await payments.read_payment(unit, payment.account_id, payment.id)
         assert held is not None
         if event.object_type == "dispute":
-            await _dispute(engine, unit, state, held.payment, event)
+            await _dispute(engine, unit, state, held.payment, event, now)
         else:
             refund = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
             if refund is not None and refund.status == "intended":
                 await payments.update_refund(unit, refund._replace(next_attempt_at=now))
 
 
-async def _dispute(engine: Engine, unit: Unit, state: AccountState, payment: Payment, event: GatewayEvent) -> None:
+async def _dispute(
+    engine: Engine, unit: Unit, state: AccountState, payment: Payment, event: GatewayEvent, now: datetime
+) -> None:
     """A dispute that was opened takes money and units back; one that was won gives both again."""
-    now = event.created_at
     known = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
     if known is None:
         amount = min(event.amount or 0, payment.amount - payment.refunded)
@@ -317,6 +318,7 @@ async def _dispute(engine: Engine, unit: Unit, state: AccountState, payment: Pay
             finished_at=now,
         )
         await payments.insert_refund(unit, opened)
+        await ledger.raise_tick(unit, payment.account_id, tick)
         await _apply(engine, unit, state._replace(tick=tick), payment, opened, DISPUTE_BOOK)
         known, payment = opened, returned(payment, back.amount, back.units)
         if event.status != "won":

@@ -12,16 +12,19 @@ A check is one statement over whole tables, so that ten million events are a mat
 denominator by PostgreSQL and put together exactly here. All checks of an audit must see one snapshot
 (``Database.snapshot``): then they agree while the service writes, since every unit leaves the books in order.
 Hot tables have no foreign keys and no checks of their own; here is where their rules are held. The statements stand in
-``audit_queries``. Sources: design 5, 6 and 12, bar 2.1 to 2.4 and I-64; ``docs/audit.md`` tells the rules to operators.
+``audit_queries`` and ``audit_money``. Sources: design 5, 6 and 12, bar 2.1 to 2.4 and I-64; ``docs/audit.md`` tells the
+rules to operators.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
 import msgspec
@@ -30,8 +33,10 @@ from tenuto.core.catalog import PriceVersion, price_version
 from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.money import Exact, exact
 from tenuto.core.outcomes import REFUSALS, Kind, Refusal
+from tenuto.core.period import monthly
 from tenuto.core.rating import Counter, rate
 
+from . import audit_money as money
 from . import audit_queries as queries
 from .database import Reader, Record
 
@@ -42,6 +47,9 @@ SAMPLED_FROM: Final = 1_000_000
 """Stored events from which on the checks that work row by row in Python take a random share, about this many rows."""
 
 _PREFETCH: Final = 5_000
+
+_ZONE_MOVE: Final = timedelta(days=5)
+"""By how much a monthly date may differ in another zone: the 28th in one is the 29th, so the first, in the other."""
 
 
 class Finding(NamedTuple):
@@ -103,7 +111,9 @@ async def plan(reader: Reader, *, limit: int = FINDINGS_MAX) -> Plan:
     # Whole tables are joined: a nested loop could only be chosen by mistake, on statistics older than the rows.
     await reader.execute("set local work_mem = '128MB'")
     await reader.execute("set local enable_nestloop = off")
-    counts: dict[str, int] = dict(await reader.fetchrow(queries.COUNTS) or {})
+    counts: dict[str, int] = {}
+    for query in (queries.COUNTS, money.COUNTS):
+        counts.update(await reader.fetchrow(query) or {})
     stride = max(1, counts["events"] // SAMPLED_FROM)
     return Plan(counts, limit, stride, secrets.randbelow(stride))
 
@@ -127,26 +137,44 @@ async def outcomes(reader: Reader, planned: Plan) -> AsyncIterator[Outcome]:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
+_PREFIXES: Final = {
+    "event": "e",
+    "transaction": "t",
+    "payment": "pay",
+    "refund": "re",
+    "invoice": "inv",
+    "credit note": "cn",
+    "card": "card",
+    "link": "pl",
+}
+_PATHS: Final = {
+    "account": "{account}",
+    "balance": "{account}/balance/{word}",
+    "refill": "{account}/balance/{word}/refill",
+    "terms": "{account}/invoicing/{word}",
+}
+
+
 def row_name(kind: str, account_id: int, number: int, word: str) -> str:
     """How a row is named to people: its public id, or for what has none of its own, the id of what owns it and a path.
 
     ``number`` is the id in the account or company, ``word`` a denomination, a month or a key.
     """
+    if kind in _PREFIXES:
+        return spell_of_account(_PREFIXES[kind], account_id, number)
+    if kind in _PATHS:
+        return _PATHS[kind].format(account=spell("a", account_id), word=word)
     match kind:
-        case "event":
-            return spell_of_account("e", account_id, number)
-        case "transaction":
-            return spell_of_account("t", account_id, number)
-        case "account":
-            return spell("a", account_id)
-        case "balance":
-            return f"{spell('a', account_id)}/balance/{word}"
+        case "line" | "tax":
+            return f"{spell_of_account('inv', account_id, number)}/{kind} {word}"
         case "counter":
             return f"{spell('a', account_id)}/{spell('ep', number)}/{word}"
         case "price":
             return f"{spell('ep', number)}/versions/{word}"
         case "environment":
             return f"{spell('c', account_id)} ({word})"
+        case "message" | "series":
+            return f"environment {account_id}, {kind} {word}"
         case _:
             return f"environment {account_id}, idempotency key {word}"
 
@@ -384,8 +412,65 @@ async def _counters(reader: Reader, planned: Plan, name: str) -> Outcome:
     return tray.outcome()
 
 
+# --- refills ----------------------------------------------------------------------------------------------------------
+
+
+async def _refill_dates(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """Each next date counted again from the first one, in the company's zone; a share of very many accounts.
+
+    Where the company was changed since, it may have moved to another zone: then the date may be off by as much.
+    """
+    tray = _Tray(name, planned.limit)
+    stride = max(1, planned.counts["refills"] // SAMPLED_FROM)
+    query = reader.cursor(money.REFILL_DATES, stride, secrets.randbelow(stride), prefetch=_PREFETCH)
+    async for row in query:
+        try:
+            expected = monthly(row["anchor_at"], row["number"], ZoneInfo(row["zone"]))
+        except (ValueError, OverflowError, ZoneInfoNotFoundError) as error:
+            tray.add(("refill", row["account_id"], 0, row["denomination"]), str(error), "dates that can be counted")
+            continue
+        slack = _ZONE_MOVE if row["is_moved"] else timedelta(0)
+        if abs(row["next_at"] - expected) > slack:
+            tray.add(
+                ("refill", row["account_id"], 0, row["denomination"]),
+                f"next {row['next_at']}",
+                f"{expected}, number {row['number']} from {row['anchor_at']} in {row['zone']}",
+            )
+    return tray.outcome()
+
+
 # --- the checks -------------------------------------------------------------------------------------------------------
 
+
+_MONEY: Final = (
+    Check("payments", "a payment that succeeded moved its balance once, any other nothing", _by_sql(money.PAYMENTS)),
+    Check(
+        "payment_states",
+        "payments are open, skipped or ended, with all that belongs to it",
+        _by_sql(money.PAYMENT_STATES),
+    ),
+    Check("returned", "what went back of a payment is the sum of its refunds and disputes", _by_sql(money.RETURNED)),
+    Check("refunds", "a refund takes its units off once, a won dispute gives them back", _by_sql(money.REFUNDS)),
+    Check("causes", "movements of money name what caused them, of their account", _by_sql(money.CAUSES)),
+    Check("refills", "a refill has its dates, and one open payment of its balance at most", _by_sql(money.REFILLS)),
+    Check("refill_dates", "monthly refills come again on dates counted from the first", _refill_dates),
+    Check("invoices", "an invoice is the sum of what stands on it, its status what remains", _by_sql(money.INVOICES)),
+    Check("lines", "lines are numbered, of usage within a unit of their exact cost", _by_sql(money.LINES)),
+    Check("taxes", "taxes by rate come to the same again", _by_sql(money.TAXES)),
+    Check("invoice_moves", "taxes, manual lines and voids were posted once", _by_sql(money.INVOICE_MOVES)),
+    Check("credit_notes", "a credit note was posted once", _by_sql(money.CREDIT_NOTES)),
+    Check("billed", "an invoice bills what was posted in its range, to the unit", _by_sql(money.BILLED)),
+    Check("ranges", "ranges of invoices do not overlap and end where the terms say", _by_sql(money.RANGES)),
+    Check("numbers", "invoices and credit notes are numbered without a gap", _by_sql(money.NUMBERS)),
+    Check(
+        "settlements",
+        "invoices are paid by payments that succeeded, of their units at most",
+        _by_sql(money.SETTLEMENTS),
+    ),
+    Check("cards", "an account that has cards has one default", _by_sql(money.CARDS)),
+    Check("pauses", "a pause or a credit block says since when and by whom", _by_sql(money.PAUSES)),
+    Check("secrets", "the secrets of companies are sealed", _by_sql(money.SECRETS)),
+)
 
 CHECKS: Final = (
     Check("balances", "a balance is the sum of its transactions", _by_sql(queries.BALANCES)),
@@ -413,13 +498,20 @@ CHECKS: Final = (
     Check("prices", "charges name a price of theirs and cost what it says", _priced),
     Check("ratings", "tiers, packages, minimum and cap come to the same again", _rated),
     Check("counters", "counted prices have seen the units and amounts of their events", _counters),
-    Check("ticks", "no id of an account lies above its tick", _by_sql(queries.TICKS)),
+    *_MONEY,
+    Check("ticks", "no id of an account lies above its tick", _by_sql(queries.TICKS.format(more=money.GIVEN))),
     Check(
-        "owners", "every row belongs to an account, a balance, an event, a price that exist", _by_sql(queries.OWNERS)
+        "owners",
+        "every row belongs to an account, a balance, an event, a price that exist",
+        _by_sql(queries.OWNERS + money.OWNERS),
     ),
-    Check("environments", "live time is real, test clocks are not behind", _by_sql(queries.ENVIRONMENTS)),
-    Check("bounds", "amounts and quantities lie within their bounds", _by_sql(queries.BOUNDS)),
-    Check("spellings", "stored fractions are fractions", _by_sql(queries.SPELLINGS)),
+    Check(
+        "environments",
+        "live time is real, test clocks are not behind",
+        _by_sql(queries.ENVIRONMENTS + money.ENVIRONMENTS),
+    ),
+    Check("bounds", "amounts and quantities lie within their bounds", _by_sql(queries.BOUNDS + money.BOUNDS)),
+    Check("spellings", "stored fractions are fractions", _by_sql(queries.SPELLINGS + money.SPELLINGS)),
     Check("answers", "stored answers were given", _by_sql(queries.ANSWERS)),
 )
 """All checks, in the order in which they are made."""

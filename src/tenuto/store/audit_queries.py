@@ -385,6 +385,7 @@ with given as (
     select account_id, max(greatest(id, posting)) as id from event group by account_id
     union all select account_id, max(id) from transaction group by account_id
     union all select account_id, max(id) from gated_event group by account_id
+    {more}
 ),
 top as (select account_id, max(id) as id from given group by account_id)
 select 'account', a.id, 0::bigint, '', format('tick %s', a.tick), format('at least %s, its largest id', t.id)
@@ -481,6 +482,7 @@ from price_counter where units !~ {FRACTION} or billed !~ {FRACTION}
 """
 
 ANSWERS: Final = """
-select 'answer', environment_id::bigint, 0::bigint, key, format('status %s', status), 'an answer that was given'
-from stored_answer where status is null or body is null or status not between 200 and 499
+select 'answer', environment_id::bigint, 0::bigint, key, format('status %s', status),
+    'an answer that was given, or nothing yet'
+from stored_answer where (status is null) <> (body is null) or status not between 200 and 499
 """

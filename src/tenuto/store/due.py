@@ -46,21 +46,31 @@ KINDS: Final = (
 
 
 async def due_rows(
-    reader: Reader, kind: Due, columns: str, *, now: datetime, limit: int, environment_id: int | None = None
+    reader: Reader,
+    kind: Due,
+    columns: str,
+    *,
+    now: datetime,
+    limit: int,
+    environment_id: int | None = None,
+    each: int | None = None,
 ) -> list[Record]:
     """The rows of a kind that are due, earliest first: ``environment_id``, ``due``, then ``columns`` of table ``t``.
 
-    ``now`` is real time; each half of a company is judged by its own clock.
+    ``now`` is real time; each half of a company is judged by its own clock. The halves take turns, so that one with
+    much to do keeps no other waiting; ``each`` bounds what one may have of a pass.
     """
     return await reader.fetch(
         f"select v.id as environment_id, d.* from environment v cross join lateral ("
-        f" select t.{kind.column} as due, {columns} from {kind.table} t where t.environment_id = v.id"
+        f" select t.{kind.column} as due, row_number() over (order by t.{kind.column}) as turn, {columns}"
+        f" from {kind.table} t where t.environment_id = v.id"
         f" and t.{kind.column} <= $1::timestamptz + v.clock_offset * interval '1 microsecond' and {kind.waiting}"
-        f" order by t.{kind.column} limit $2) d"
-        " where $3::integer is null or v.id = $3 order by d.due limit $2",
+        f" order by t.{kind.column} limit $4) d"
+        " where $3::integer is null or v.id = $3 order by d.turn, d.due limit $2",
         now,
         limit,
         environment_id,
+        limit if each is None else each,
     )
 
 

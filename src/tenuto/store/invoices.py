@@ -418,6 +418,9 @@ def _terms(row: Record) -> InvoiceTerms:
 
 # --- what was posted --------------------------------------------------------------------------------------------------
 
+GATHER_SECONDS: Final = 25
+"""How long adding up a range may take: less than an open unit may idle (database)."""
+
 _HOLD_MARGIN: Final = 7_200_000_000
 """Microseconds: an event is complete at most an hour after its id was given, which is its hold's life; twice that."""
 
@@ -467,10 +470,32 @@ group by p.type, p.price_version_id order by p.type, p.price_version_id
 _BILLED: Final = f"t.book <> all($3) and not (t.book = '{REFILL_BOOK}' and t.amount > 0)"
 
 
+class Gathered(NamedTuple):
+    """What is to be billed of one currency in the ticks above ``tick_from`` up to ``tick_to``."""
+
+    currency: str
+    tick_from: int
+    tick_to: int
+    posted: Posted
+
+
+async def gather_posted(reader: Reader, account_id: int, currency: str, tick_from: int) -> Gathered:
+    """All that is to be billed above ``tick_from`` up to the account's present, as one moment knew it.
+
+    Nothing is locked: adding up a large month takes seconds in which the account goes on being used. One snapshot sees
+    a tick and all that was written up to it, and what is written later has larger ids.
+    """
+    async with reader.transaction(isolation="repeatable_read", readonly=True):
+        await reader.execute(f"set local statement_timeout = '{GATHER_SECONDS}s'")
+        tick_to = await reader.fetchval("select tick from account where id = $1", account_id)
+        posted = await read_posted(reader, account_id, currency, tick_from, tick_to)
+    return Gathered(currency, tick_from, tick_to, posted)
+
+
 async def read_posted(reader: Reader, account_id: int, currency: str, tick_from: int, tick_to: int) -> Posted:
     """All that is to be billed of what was posted with ids above ``tick_from`` up to ``tick_to``.
 
-    ``tick_to`` is the present of an account that the reader has locked: nothing of the range can have changed since.
+    ``tick_to`` is the present of the account in the reader's snapshot.
     """
     asked = (account_id, currency, tick_from, tick_to)
     groups: list[UsageGroup] = []

@@ -185,6 +185,7 @@ create unique index event_key_key on event (account_id, key_digest) where key_di
 create index event_time on event using brin (id) with (pages_per_range = 32, autosummarize = on);
 create index event_hold on event (account_id, expires_at) where state = 1;
 create index event_hold_due on event (expires_at) where state = 1;
+create index event_taken_back on event (account_id, posting) where state = 2 and reason = 3;
 
 create table event_charge (
     account_id       bigint   not null,

@@ -15,6 +15,8 @@ alter table account
     add column credit_blocked_by text,
     add column capture_suspended boolean not null default false;
 
+create index event_taken_back on event (account_id, posting) where state = 2 and reason = 3;
+
 alter table transaction add column cause_id bigint;
 create unique index transaction_cause_key on transaction (account_id, cause_id, denomination, book)
     where cause_id is not null;
