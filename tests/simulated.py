@@ -21,8 +21,8 @@ SECRET = "whsec_simulated"
 class Simulated:
     """A running simulator. Give every test its own API key: a key is an account."""
 
-    def __init__(self, data: Path | None = None) -> None:
-        self._listener = listen()
+    def __init__(self, data: Path | None = None, port: int = 0) -> None:
+        self._listener = listen(port=port)
         self.host, self.port = self._listener.getsockname()[:2]
         self.url = f"http://{self.host}:{self.port}"
         self.door = application(Book(data))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from tenuto.engine import SECRET_SETTINGS, Settings, read_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tenuto: real-time usage billing on PostgreSQL.")
 
@@ -141,6 +145,7 @@ def audit(
     database: DatabaseUrl = None,
     data: Data = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows named per check; all are counted.")] = 100,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Compare card payments with the provider, too.")] = False,
 ) -> None:
     """Work every stored fact out again and name each row that disagrees: ends with 0, with 1, or 2 if it cannot run."""
     import asyncpg
@@ -148,7 +153,8 @@ def audit(
     from tenuto.store.database import Unavailable, UnsafeServer
 
     try:
-        is_clean = asyncio.run(_audit(_dsn(database, data), limit))
+        found = settings_from(database=database, data=data)
+        status = asyncio.run(_audit(_dsn(database, data), limit, _with_sandbox(found) if gateway else None))
     except asyncpg.UndefinedTableError as error:
         say(f"tenuto: This database has no schema of this version ({error}). Bring it up to date: tenuto migrate")
         raise typer.Exit(2) from error
@@ -157,11 +163,24 @@ def audit(
         raise typer.Exit(2) from error
     except typer.Exit as ended:
         raise typer.Exit(2) from ended
-    raise typer.Exit(0 if is_clean else 1)
+    raise typer.Exit(status)
 
 
-async def _audit(dsn: str, limit: int) -> bool:
-    """Print what there is and what each check found, in one snapshot; whether all agreed."""
+def _with_sandbox(found: Settings) -> Settings:
+    """The settings with where the simulator of the server that runs on the data folder answers, if one does."""
+    from tenuto.server import SANDBOX_ADDRESS
+
+    file = Path(found.data) / SANDBOX_ADDRESS
+    if found.sandbox_url or not file.exists():
+        return found
+    return replace(found, sandbox_url=file.read_text().strip())
+
+
+async def _audit(dsn: str, limit: int, gateway: Settings | None) -> int:
+    """Print what there is and what each check found, in one snapshot; then compare with the providers, if asked to.
+
+    0 where all agreed, 1 where something did not, 2 where a provider could not be asked.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -189,8 +208,48 @@ async def _audit(dsn: str, limit: int) -> bool:
                         console.print(f"{'':>15}{finding.row}: {finding.stored}; should be {finding.expected}")
     finally:
         await opened.close()
-    console.print(f"{total:,} rows disagree." if total else "Every fact agrees.")
-    return total == 0
+    silent = 0
+    if gateway is not None:
+        differing, silent = await _compare(gateway, dsn, limit, console)
+        total += differing
+    told = f"Every fact here agrees; {silent:,} could not be compared." if silent else "Every fact agrees."
+    console.print(f"{total:,} rows disagree." if total else told)
+    return 1 if total else 2 if silent else 0
+
+
+async def _compare(settings: Settings, dsn: str, limit: int, console: Console) -> tuple[int, int]:
+    """Print how each company's card payments differ from what its provider says: rows that do, halves not asked."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from tenuto.engine import Engine
+    from tenuto.service import gateway_audit
+
+    total = silent = 0
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    engine = await Engine.open(settings, dsn)
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("asking the providers", total=None)
+            for half in await gateway_audit.halves(engine):
+
+                def seen(intents: int, name: str = half.name) -> None:
+                    progress.update(task, description=f"{name}: {intents:,} intents")
+
+                found = await gateway_audit.compare(engine, half, limit=limit, seen=seen)
+                total += found.total
+                silent += bool(found.problem)
+                verdict = "not asked" if found.problem else f"{found.total:,} wrong" if found.total else "ok"
+                told = found.problem or f"{found.payments:,} card payments, {found.intents:,} intents of the provider"
+                console.print(f"{verdict:>14} gateway: {half.name}: {told}")
+                for finding in found.findings:
+                    console.print(f"{'':>15}{finding.row}: {finding.stored}; should be {finding.expected}")
+                if found.strangers:
+                    console.print(f"{found.strangers:>14,} succeeded that Tenuto did not make, and does not count:")
+                for finding in found.foreign:
+                    console.print(f"{'':>15}{finding.row}: {finding.stored}")
+    finally:
+        await engine.close()
+    return total, silent
 
 
 @app.command(name="import")

@@ -287,16 +287,101 @@ def why_it_cost(story: Story, company: Company, event_id: str) -> None:
     )
 
 
+def refilled_by_card(story: Story, company: Company) -> None:
+    """A balance that fills itself from a card; and a card that says no, with what puts it right."""
+    story.begin("A balance refills itself from a card")
+    account = company.account("Edda", credits=11)
+    card = company.ask("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"})
+    story.tell(f"{card['brand']} {card['last4']}", did="a test card, in the sandbox")
+    refill = {"threshold": 10, "amount": 100, "usd_charge": 500}
+    company.ask("PUT", f"/v1/accounts/{account}/balance/credits/autorefill", refill)
+    story.tell("below 10 credits: 100 more for 5.00 USD", did="set once")
+    began = time.perf_counter()
+    answer = company.send(account, {"type": "CHAT", "gate_on_balance": True})
+    check(answer.status == 200 and answer.data["balance"]["amount"] == 8, "8 credits are left", answer.raw)  # noqa: PLR2004
+    story.tell("200  balance 8", did="CHAT, 3 credits, gated")
+    _until(lambda: company.balance(account, "credits")["amount"] == 108, "The refill arrives")  # noqa: PLR2004
+    payment = _only_payment(company, account)
+    check((payment["status"], payment["amount"]) == ("succeeded", 500), "The card was charged once", payment)
+    story.tell(f"balance 108, {(time.perf_counter() - began) * 1000:.0f} ms later", did="charged 5.00 USD")
+    story.proven("One refill, one charge: the provider was asked outside any transaction, the credit is written once.")
+
+    story.begin("A declined card, and its recovery")
+    account = company.account("Finn", credits=11)
+    company.ask("POST", f"/v1/accounts/{account}/card", {"token": "pm_card_chargeCustomerFail"})
+    company.ask("PUT", f"/v1/accounts/{account}/balance/credits/autorefill", refill)
+    company.send(account, {"type": "CHAT", "gate_on_balance": True})
+    _until(lambda: _only_payment(company, account)["code"] is not None, "The card is refused")
+    payment = _only_payment(company, account)
+    check(company.balance(account, "credits")["amount"] == 8, "A refused card adds nothing", payment)  # noqa: PLR2004
+    story.tell(f"{payment['code']}; next try at {payment['next_attempt_at'][:19]}", did="charging 5.00 USD")
+    company.ask("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"})
+    _until(lambda: company.balance(account, "credits")["amount"] == 108, "The new card pays")  # noqa: PLR2004
+    payment = _only_payment(company, account)
+    check((payment["status"], payment["attempts"]) == ("succeeded", 2), "The same payment, at its second try", payment)
+    story.tell("balance 108, the same payment, second attempt", did="another card given")
+    story.proven("Refused, nothing was added; with a good card the same payment went through, once.")
+
+
+def _only_payment(company: Company, account: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    found = company.ask("GET", f"/v1/accounts/{account}/payments")
+    check(len(found) <= 1, "There is one payment", found)
+    return found[0] if found else {"code": None}
+
+
+def _until(is_true: Callable[[], bool], what: str) -> None:
+    """Look until something is true; the clockwork needs a moment. Raises StepFailed after ten seconds."""
+    give_up_at = time.monotonic() + 10
+    while not is_true():
+        check(time.monotonic() < give_up_at, what)
+        time.sleep(0.01)
+
+
+def invoiced(story: Story, company: Company) -> None:
+    """A month of usage on credit, its invoice with tax, and its payment."""
+    story.begin("A month of usage becomes an invoice")
+    account = company.account("Gerd", USD=0)
+    company.ask("PUT", f"/v1/accounts/{account}", {"credit_limit": 50_000})
+    company.price("PAGE", "USD", "2.5")
+    terms = {"currency": "USD", "terms_days": 30, "taxes": [{"name": "VAT", "rate": "20", "inclusive": False}]}
+    company.ask("PUT", f"/v1/accounts/{account}/invoicing", terms)
+    sent = company.send(account, [{"type": "PAGE", "quantity": 999, "gate_on_balance": True}, {"type": "PAGE"}])
+    check(sent.status == 200, "Usage on credit is taken", sent.raw)  # noqa: PLR2004
+    owed = company.balance(account, "USD")["amount"]
+    check(owed == -2500, "1,000 x 2.5 cents are owed", owed)  # noqa: PLR2004
+    story.tell("balance -25.00 USD, inside the credit limit", did="1,000 pages at 2.5 cents")
+    clock = company.ask("GET", "/v1/companies/{company}/clock")
+    today = datetime.fromisoformat(clock["now"])
+    first = datetime(today.year + today.month // 12, today.month % 12 + 1, 1, 2, tzinfo=UTC)
+    company.ask("POST", "/v1/companies/{company}/clock", {"now": f"{first:%Y-%m-%dT%H:%M:%SZ}"})
+    found = company.ask("GET", f"/v1/accounts/{account}/invoices")
+    check(len(found) == 1, "The month made one invoice", found)
+    invoice = company.ask("GET", f"/v1/invoices/{found[0]['id']}")
+    sums = (invoice["status"], invoice["subtotal"], invoice["tax"], invoice["total"])
+    check(sums == ("open", 2500, 500, 3000), "25.00 and 20 % tax are 30.00", invoice)
+    check(sum(line["amount"] for line in invoice["lines"]) == invoice["subtotal"], "Lines add up", invoice["lines"])
+    story.tell(f"{invoice['number']}: 25.00 + 5.00 VAT = 30.00 USD", did=f"the clock moved to {first:%d %B}")
+    paper = company.call("GET", f"/v1/invoices/{invoice['id']}/pdf").raw
+    check(paper.startswith(b"%PDF-"), "The invoice is a PDF", paper[:20])
+    story.tell(f"{len(paper):,} bytes", did="its PDF")
+    company.ask("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"})
+    paid = company.ask("POST", f"/v1/invoices/{invoice['id']}/pay", {})
+    check(paid["status"] == "paid", "The card pays the invoice", paid)
+    check(company.balance(account, "USD")["amount"] == 0, "Nothing is owed any more")
+    story.tell("paid; balance 0.00 USD", did="charged to the card")
+    story.proven("Lines, tax and total agree to the cent, and with the ledger; the payment closed both.")
+
+
 def audited(story: Story, data: Path) -> None:
     """The books, recomputed from the facts by another program."""
     story.begin("The books agree with the facts")
-    command = [sys.executable, "-m", "tenuto.cli", "audit", "--data", str(data)]
+    command = [sys.executable, "-m", "tenuto.cli", "audit", "--gateway", "--data", str(data)]
     environ = {name: value for name, value in os.environ.items() if name != "TENUTO_DATABASE"}
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False)
     said = (result.stdout + result.stderr).strip()
     check(result.returncode == 0, "tenuto audit is clean", said[-2000:])
-    story.tell(said.splitlines()[-1] if said else "clean", did="tenuto audit")
-    story.proven("Every balance, chain, hold and residue was recomputed and is the same.")
+    story.tell(said.splitlines()[-1] if said else "clean", did="tenuto audit --gateway")
+    story.proven("Every balance, hold, payment and invoice was recomputed, and the card provider's book agrees.")
 
 
 def tell_story(story: Story, company: Company, console: Console, data: Path, usage: Path) -> str:
@@ -309,6 +394,8 @@ def tell_story(story: Story, company: Company, console: Console, data: Path, usa
     event_id = batch_and_replay(story, company, account)
     import_of_usage(story, company, console, usage)
     why_it_cost(story, company, event_id)
+    refilled_by_card(story, company)
+    invoiced(story, company)
     audited(story, data)
     return account
 

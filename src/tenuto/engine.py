@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +24,9 @@ from tenuto.gateway.port import GatewayUnclear, PaymentGateway
 from tenuto.gateway.sandbox import register_endpoint
 from tenuto.lanes import Lanes
 from tenuto.store import accounts as store
+from tenuto.store import due
 from tenuto.store.accounts import Environment
-from tenuto.store.database import Database
+from tenuto.store.database import AccountMovedOn, Contended, Database, Record
 from tenuto.vault import Vault, VaultError, master_key
 
 _log = structlog.get_logger()
@@ -238,6 +239,44 @@ class Engine:
     def context_of(self, environment: Environment, secret: str) -> str:
         """What a sealed secret is bound to, so that it opens nowhere else."""
         return f"{spell('c', environment.company_id)}/{environment.mode}/{secret}"
+
+    async def each_due(
+        self,
+        kind: due.Due,
+        columns: str,
+        do: Callable[[Environment, Record], Awaitable[bool]],
+        *,
+        now: datetime,
+        limit: int,
+        environment_id: int | None = None,
+        each: int | None = None,
+        at_once: int = 1,
+    ) -> int:
+        """Do the due rows of a kind, ``at_once`` at a time; how many were done.
+
+        A row that somebody else holds, or that is refused by now, keeps no other: the next pass looks at it again.
+        """
+        async with self.database.reading() as reader:
+            rows = await due.due_rows(
+                reader, kind, columns, now=now, limit=limit, environment_id=environment_id, each=each
+            )
+        halves = {id: await self.environment(id) for id in {row["environment_id"] for row in rows}}
+        room = asyncio.Semaphore(at_once)
+
+        async def one(row: Record) -> bool:
+            environment = halves[row["environment_id"]]
+            if environment is None:
+                return False
+            async with room:
+                try:
+                    return await do(environment, row)
+                except (AccountMovedOn, Contended):
+                    return False
+                except Refusal as refusal:
+                    _log.info("not_due_any_more", table=kind.table, code=refusal.code, account=row["account_id"])
+                    return False
+
+        return sum(await asyncio.gather(*map(one, rows)))
 
     def reach(self, point: str) -> None:
         """A named place at which tests may stop the world; nothing happens unless faults were set."""

@@ -90,6 +90,22 @@ def test_the_same_key_pays_once(company: Company) -> None:
     assert company.balance(account_id, "USD")["amount"] == 0
 
 
+def test_a_refund_of_what_paid_an_invoice_is_credited_and_not_owed_again(company: Company) -> None:
+    """Decision 0021."""
+    account_id, invoice_id = invoiced(company)
+    paid = ask(company, "POST", f"/invoices/{invoice_id}/pay")
+    payment = ask(company, "GET", f"/accounts/{account_id}/payments")[0]
+
+    ask(company, "POST", f"/payments/{payment['id']}/refund", {"amount": 400, "reason": "an outage"})
+
+    moved = ask(company, "GET", f"/accounts/{account_id}/transactions")[:2]
+    assert [(row["book"], row["amount"]) for row in moved] == [("refund_credit", 400), ("refund", -400)]
+    assert company.balance(account_id, "USD")["amount"] == 0
+    assert ask(company, "GET", f"/accounts/{account_id}")["owed_balance"] == 0
+    assert ask(company, "GET", f"/invoices/{invoice_id}")["status"] == paid["status"] == "paid"
+    assert ask(company, "POST", f"/accounts/{account_id}/invoices", {}, status=409).code == "nothing_to_invoice"
+
+
 def test_a_card_is_charged_by_itself_once_for_all_that_is_open(company: Company) -> None:
     account_id, first = invoiced(company, collection="charge_automatically")
     company.send(account_id, type="chat", quantity=500)

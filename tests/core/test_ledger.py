@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tenuto.core.ledger import Balance, Transaction, adjust, closed, open_balance, post, reserve
+from tenuto.core.ledger import (
+    DEPOSIT_BOOK,
+    REFUND_BOOK,
+    Balance,
+    Transaction,
+    adjust,
+    closed,
+    move,
+    open_balance,
+    post,
+    reserve,
+)
 from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX, ZERO, exact, exact_text, parse_fraction
 from tenuto.core.outcomes import Refusal
 from tests.core.account_life import START
@@ -107,3 +118,62 @@ def test_an_adjustment_is_a_transaction_of_its_own(amount: int, seq_after: int) 
 def test_an_adjustment_out_of_range_is_refused() -> None:
     with pytest.raises(Refusal, match="range"):
         adjust(balance(BALANCE_MAX), 1, id=1, reason="too much", now=START)
+
+
+@pytest.mark.parametrize(
+    ("amount", "book", "type", "cause_id"),
+    [(500, DEPOSIT_BOOK, "DEPOSIT", 42), (-500, REFUND_BOOK, "REFUND", 43), (1, "tax", "TAX", None)],
+)
+def test_what_is_no_usage_moves_whole_units_and_says_its_cause(
+    amount: int, book: str, type: str, cause_id: int | None
+) -> None:
+    before = balance(20, residue="1/2", pending=3, lapsed=1)
+    after, row = move(before, amount, id=77, book=book, type=type, description="Why", now=START, cause_id=cause_id)
+    assert after == before._replace(amount=20 + amount, seq=5)
+    assert row == Transaction(
+        id=77,
+        denomination="USD",
+        seq=5,
+        book=book,
+        type=type,
+        description="Why",
+        amount=amount,
+        starting_balance=20,
+        ending_balance=20 + amount,
+        recorded_at=START,
+        cause_id=cause_id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("amount", "pending", "lapsed", "refill_below", "waits_for"),
+    [
+        (100, 0, 0, None, None),
+        (100, 0, 0, 100, 100),
+        (99, 0, 0, 100, None),
+        # what is held is not available; what lapsed is
+        (100, 1, 0, 100, None),
+        (101, 1, 0, 100, 100),
+        (100, 0, 50, 100, 100),
+        (0, 0, 0, 0, 0),
+        (-1, 0, 0, 0, None),
+    ],
+)
+def test_a_refill_waits_until_less_than_its_threshold_is_left(
+    amount: int, pending: int, lapsed: int, refill_below: int | None, waits_for: int | None
+) -> None:
+    after = balance(amount, pending=pending, lapsed=lapsed)._replace(refill_below=refill_below)
+    assert closed(balance(500, seq=4), after) == after._replace(refill_below=waits_for, seq=5)
+
+
+def test_a_posting_and_a_hold_carry_what_the_refill_waits_for_to_the_end_of_the_request() -> None:
+    start = balance(102)._replace(refill_below=100)
+    low = post(reserve(start, 2), exact("3"))[0]
+    assert (low.available, low.refill_below) == (97, 100)
+    assert closed(start, reserve(low, -2)._replace(amount=102)).refill_below == 100, "only the end counts"
+    assert closed(start, low).refill_below is None
+
+
+def test_money_that_comes_in_makes_no_refill_wait_again() -> None:
+    low = closed(balance(100), balance(99)._replace(refill_below=100))
+    assert adjust(low, 1000, id=1, reason="goodwill", now=START)[0].refill_below is None

@@ -372,6 +372,8 @@ def explore(budget: tuple[Fault, ...], rules: Rules = Rules()) -> Explored:  # n
     for number, world in enumerate(worlds):
         wrong["charged twice"] += world.charges > 1
         wrong["credited without a charge"] += world.credits > world.charges
+        if world.charges > 1 or world.credits > world.charges:
+            continue  # what follows from a mistake may have no end
         is_over = True
         for move in moves(world, rules):
             if move.world not in numbers:
@@ -386,24 +388,29 @@ def explore(budget: tuple[Fault, ...], rules: Rules = Rules()) -> Explored:  # n
             wrong["charged and never credited"] += world.credits < world.charges
             if world.credits == world.charges and not world.payment.is_open:
                 good.append(number)
-    reached = set(good)
-    while good:
-        for before in comes_from[good.pop()]:
+    wrong["no way to an end"] = len(worlds) - _lead_to(good, comes_from)
+    return Explored(len(worlds), +wrong, ends)
+
+
+def _lead_to(ends: list[int], comes_from: list[list[int]]) -> int:
+    """How many worlds come to one of these ends by themselves."""
+    reached, found = set(ends), list(ends)
+    while found:
+        for before in comes_from[found.pop()]:
             if before not in reached:
                 reached.add(before)
-                good.append(before)
-    wrong["no way to an end"] = len(worlds) - len(reached)
-    return Explored(len(worlds), +wrong, ends)
+                found.append(before)
+    return len(reached)
 
 
 STORIES: Final[dict[str, tuple[Fault, ...]]] = {
     "nothing goes wrong": (),
     "the appendix of the bar": ("crash", "lost_request", "lost_answer", "forgotten", "twice"),
     "two crashes": ("crash", "crash", "forgotten", "overtaken"),
-    "a decline, then success": ("crash", "lost_answer", "forgotten", "soft"),
-    "a decline for good": ("crash", "forgotten", "hard", "twice"),
-    "the bank takes its time": ("crash", "slow", "soft", "twice"),
-    "somebody acts by hand": ("crash", "forgotten", "hard", "hand"),
+    "a decline, then success": ("crash", "lost_answer", "forgotten", "soft", "twice"),
+    "a decline for good": ("crash", "forgotten", "hard", "twice", "overtaken"),
+    "the bank takes its time": ("crash", "slow", "soft", "twice", "lost_request"),
+    "somebody acts by hand": ("crash", "forgotten", "hard", "hand", "lost_answer"),
     "given up while the bank takes its time": ("slow", "soft", "hand", "lost_answer"),
     "three declines": ("soft", "soft", "soft", "lost_answer"),
 }
@@ -444,7 +451,7 @@ def _confirms_again_without_reading(payment: Payment) -> Action:
     return "confirm" if action == "inspect" else action
 
 
-FAULTS: Final[tuple[Fault, ...]] = ("crash", "lost_answer", "forgotten", "overtaken")
+FAULTS: Final[tuple[Fault, ...]] = ("overtaken", "lost_answer", "forgotten")
 MISTAKES: Final[dict[str, tuple[Rules, tuple[Fault, ...], set[str]]]] = {
     "a new intent after doubt": (Rules(step=_a_new_intent_after_doubt), FAULTS, {"charged twice"}),
     "created and confirmed in one call, under a key that is forgotten": (

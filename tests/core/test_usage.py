@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final, Literal
 
 import pytest
 
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import exact
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import Charge, Event, GatedEvent
-from tests.core.account_life import ACCOUNT_ID, START, Life, event
+from tenuto.core.usage import AccountState, Charge, Event, GatedEvent, UsageEvent
+from tests.core.account_life import ACCOUNT_ID, CANCEL, START, Life, event, settle_for
 from tests.core.ledger_language import expected, live
 
 GATE = {
@@ -429,3 +430,108 @@ def test_a_refused_time_says_how_much_is_accepted() -> None:
         with pytest.raises(Refusal) as refused:
             life.push(event("LOGIN", occurred_at=occurred_at))
         assert refused.value.details == details
+
+
+# --- accounts that are paused or blocked ------------------------------------------------------------------------------
+
+Bar = Literal["account_paused", "credit_blocked"]
+BARS: Final[tuple[Bar, ...]] = ("account_paused", "credit_blocked")
+BARRED: Final[dict[str, tuple[UsageEvent, int | None]]] = {
+    # what is left of 100 credits; None: refused
+    "well covered, gated": (event("CHAT", gated=True), None),
+    "free, gated": (event("PING", gated=True), None),
+    "without a price, gated": (event("LOGIN", gated=True), None),
+    "for an override of nothing, gated": (event("LOGIN", gated=True, override=(0, "credits")), None),
+    "a hold, gated": (event("CHAT", gated=True, state="pending"), None),
+    "cancelled when it is pushed, gated": (event("CHAT", gated=True, state="cancelled"), None),
+    "not gated": (event("CHAT"), 97),
+    "more than there is, not gated": (event("CHAT", "40"), -20),
+    "a hold, not gated": (event("CHAT", state="pending"), 97),
+    "without a price, not gated": (event("LOGIN"), 100),
+    "cancelled when it is pushed, not gated": (event("CHAT", state="cancelled"), 100),
+}
+
+
+def barred(bar: Bar | None, **limits: int) -> Life:
+    life = Life(account_limit=limits.get("limit"))
+    life.price("CHAT", "credits", {"amount": "3"})
+    life.price("PING", "credits", {"amount": "0"})
+    life.open("credits", 100)
+    life.stored = life.stored._replace(bar=bar)
+    return life
+
+
+@pytest.mark.parametrize("bar", BARS)
+@pytest.mark.parametrize(("pushed", "left"), BARRED.values(), ids=BARRED.keys())
+def test_a_barred_account_refuses_what_is_gated_whatever_it_costs(
+    pushed: UsageEvent, left: int | None, bar: Bar
+) -> None:
+    life = barred(bar)
+    decision = life.push(pushed)
+    assert life.stored.bar == bar, "until somebody lifts it"
+    if left is None:
+        (refused,) = decision.refusals
+        assert (refused.code, refused.details, refused.event) == (bar, {}, pushed)
+        assert (life.gated, life.events, life.available("credits")) == ([refused], {}, 100)
+    else:
+        assert not decision.refusals
+        assert (len(life.events), life.available("credits")) == (1, left)
+
+
+@pytest.mark.parametrize("pushed", [pushed for pushed, _ in BARRED.values()], ids=BARRED.keys())
+def test_an_account_without_a_bar_takes_the_same_events(pushed: UsageEvent) -> None:
+    life = barred(None)
+    if pushed.quantity_text == "1":
+        assert not life.push(pushed._replace(gated=True)).refusals
+    assert not life.push(pushed._replace(gated=False)).refusals
+
+
+def test_a_bar_speaks_before_the_balance_and_no_credit_limit_lifts_it() -> None:
+    life = barred("credit_blocked", limit=10**6)
+    assert [refused.code for refused in life.push(event("CHAT", "99", gated=True)).refusals] == ["credit_blocked"]
+    life.stored = life.stored._replace(bar=None)
+    assert [refused.code for refused in life.push(event("CHAT", "99", gated=True)).refusals] == ["insufficient_balance"]
+
+
+def test_a_barred_list_is_refused_whole_and_each_gated_event_of_it_is_kept() -> None:
+    life = barred("account_paused")
+    decision = life.push(event("CHAT"), event("PING", gated=True), event("LOGIN"), event("CHAT", gated=True))
+    assert [
+        None if answer is None else answer.event.type for answer in decision.answers if not isinstance(answer, Event)
+    ] == [
+        None,
+        "PING",
+        None,
+        "CHAT",
+    ]
+    assert {refused.code for refused in life.gated} == {"account_paused"}
+    assert (life.events, life.available("credits")) == ({}, 100)
+
+
+def test_a_known_key_is_answered_from_before_the_bar_and_a_refused_one_after_it() -> None:
+    life = barred(None)
+    billed = life.push(event("CHAT", gated=True, key="before")).answers
+    life.stored = life.stored._replace(bar="account_paused")
+    again = life.push(event("CHAT", gated=True, key="before"))
+    assert (again.is_replay, again.answers) == (True, billed)
+    refused = life.push(event("CHAT", gated=True, key="during")).answers
+    life.stored = life.stored._replace(bar=None)
+    assert life.push(event("CHAT", gated=True, key="during")).answers == refused
+    assert life.available("credits") == 97
+
+
+@pytest.mark.parametrize("bar", BARS)
+def test_what_began_before_a_bar_ends_under_it(bar: Bar) -> None:
+    life = barred(None)
+    held = [life.push(event("CHAT", gated=True, state="pending")).events[0].id for _ in range(4)]
+    life.stored = life.stored._replace(bar=bar)
+    life.finish(held[0], settle_for(quantity="0.5"))
+    life.finish(held[1], CANCEL)
+    life.void(held[2])
+    life.wait(timedelta(hours=1))
+    assert len(life.sweep()) == 1
+    assert (life.stored.bar, life.amount("credits")) == (bar, 99)
+
+
+def test_an_account_is_not_barred_unless_somebody_says_so() -> None:
+    assert AccountState(ACCOUNT_ID, 1, 0, None, False, {}, {}, None).bar is None

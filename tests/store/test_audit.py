@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import asyncpg
 import pytest
@@ -18,6 +18,14 @@ from tenuto.server import Server, wait_until_ready
 from tenuto.store import audit
 from tests.client import Client, Company
 
+MONEY_COUNTS = {"cards", "payments", "refunds", "refills", "invoices", "invoice_lines", "credit_notes"}
+"""What ``test_audit_money`` has books of."""
+MONEY_CHECKS: Final = (
+    *("payments", "payment_states", "returned", "refunds", "causes", "refills", "refill_dates", "invoices", "lines"),
+    *("taxes", "invoice_moves", "credit_notes", "billed", "ranges", "numbers", "settlements", "cards", "pauses"),
+    "secrets",
+)
+"""Rules that ``test_audit_money`` breaks one by one."""
 TIERS = [{"up_to": 10, "amount": "2", "per": 1}, {"up_to": None, "amount": "1", "per": 3}]
 
 
@@ -151,7 +159,7 @@ async def test_books_that_hold_everything_are_clean(books_open: asyncpg.Connecti
 
     assert [finding for outcome in found for finding in outcome.findings] == []
     assert [outcome.check for outcome in found] == [check.name for check in audit.CHECKS]
-    assert all(planned.counts.values()), planned.counts
+    assert all(count for name, count in planned.counts.items() if name not in MONEY_COUNTS), planned.counts
 
 
 class Wrong(NamedTuple):
@@ -510,4 +518,5 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_check_has_a_wrong_fact_that_it_names() -> None:
-    assert {wrong.check for wrong in WRONGS.values()} == {check.name for check in audit.CHECKS}
+    known = {wrong.check for wrong in WRONGS.values()} | set(MONEY_CHECKS)
+    assert known == {check.name for check in audit.CHECKS}

@@ -107,6 +107,8 @@ async def live_through(
     is waited for.
     """
     done = Counter({"release_expired": await _holds_due(engine, environment, offset)})
+    # What is due already is done at its own date too, before the first step.
+    environment = await _stop_at(engine, environment, since - engine.now(), done)
     at = since
     while True:
         async with engine.database.reading() as reader:

@@ -10,7 +10,7 @@ import msgspec
 from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.invoice import settings_of
 from tenuto.core.money import is_fiat
-from tenuto.core.outcomes import Refusal, invalid
+from tenuto.core.outcomes import Kind, Refusal, invalid
 from tenuto.core.payment import Payment, shown_status
 from tenuto.core.refill import Refill, new_refill
 from tenuto.engine import Answer, Once
@@ -320,7 +320,7 @@ async def paid_in_steps(call: Call, account_id: int, once: Once | None, begin: A
     async def finish(payment: Payment) -> Answer:
         driven = await service.drive(call.engine, call.environment, account_id, payment.id)
         if driven.status == "failed":
-            return Answer(402, error_body(refused_payment(driven), call.request_id))
+            return refused_answer(call, driven)
         balance = await _shown_balance(call, account_id, driven.denomination)
         body = shapes.wrapped(DepositOut(payment=PaymentOut(**payment_fields(driven)), balance=balance))
         return Answer(202 if driven.is_open else 200, body)
@@ -333,7 +333,16 @@ def refused_payment(payment: Payment) -> Refusal:
     public = spell_of_account("pay", payment.account_id, payment.id)
     if payment.code == "payment_method_required":
         return Refusal("payment_method_required", payment_id=public)
+    if payment.code == "gateway_refused":
+        return Refusal("gateway_refused", f"Stripe refuses: {payment.message}", payment_id=public)
     return Refusal("payment_failed", payment.message or None, payment_id=public, decline_code=payment.code)
+
+
+def refused_answer(call: Call, payment: Payment) -> Answer:
+    """The answer that tells why a payment failed: 402, or 422 where the provider refused the request itself."""
+    refusal = refused_payment(payment)
+    status = 422 if refusal.kind is Kind.INVALID else 402
+    return Answer(status, error_body(refusal, call.request_id))
 
 
 async def _deposit_from_balance(
@@ -436,7 +445,7 @@ async def set_refill(call: Call) -> Answer:
         if payment is not None:
             driven = await service.drive(engine, environment, account.id, payment.id)
             if driven.status == "failed":
-                return Answer(402, error_body(refused_payment(driven), call.request_id))
+                return refused_answer(call, driven)
             status = 202 if driven.is_open else 200
         return Answer(status, shapes.wrapped(await _shown_balance(call, account.id, denomination)))
 

@@ -574,6 +574,7 @@ _CAUSES = {
     ledger.PAYMENT_BOOK: "pay",
     ledger.REFUND_BOOK: "re",
     ledger.REFUND_CREDIT_BOOK: "re",
+    ledger.REFUND_FAILED_BOOK: "re",
     ledger.DISPUTE_BOOK: "re",
     ledger.DISPUTE_WON_BOOK: "re",
     ledger.CREDIT_NOTE_BOOK: "cn",

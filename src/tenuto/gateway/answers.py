@@ -100,13 +100,6 @@ def refund(data: Object) -> GatewayRefund:
     )
 
 
-def relatedrelated_id(value: object) -> str | None:
-    """The id of another object: it stands for the object, or in it."""
-    if isinstance(value, Mapping):
-        value = value.get("id")
-    return value if isinstance(value, str) and value else None
-
-
 def related_id(value: object) -> str | None:
     """The id of another object: it stands for the object, or in it."""
     if isinstance(value, Mapping):

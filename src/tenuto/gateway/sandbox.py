@@ -11,7 +11,10 @@ import msgspec
 from .port import GatewayUnclear
 
 TIMEOUT_SECONDS: Final = 3.0
-EVENTS: Final = ("charge.dispute.created", "charge.dispute.closed", "refund.updated", "refund.failed")
+EVENTS: Final = (
+    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
+    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated", "refund.updated", "refund.failed"),
+)
 """What only a message tells. How a charge ended is asked, so it need not be told."""
 
 

@@ -15,7 +15,8 @@ The service goes on meanwhile, so what looks wrong is looked at a second time, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -27,12 +28,12 @@ from tenuto.store import audit_money
 from tenuto.store.accounts import Environment
 from tenuto.store.audit import FINDINGS_MAX, Finding
 from tenuto.store.database import Record
-from tenuto.vault import VaultError
 
 PAYMENT: Final = "tenuto_payment"
 BEFORE: Final = timedelta(hours=1)
 """How long before its payment an intent may seem to have been made: clocks differ."""
 CHECK: Final = "gateway"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Compared(NamedTuple):
@@ -53,21 +54,27 @@ class Compared(NamedTuple):
 
 
 class Half(NamedTuple):
-    """One half of a company as a comparison begins with it: how it is named, and its oldest card payment if any."""
+    """One half of a company as a comparison begins with it: how it is named, and since when intents are listed."""
 
     id: int
     name: str
-    oldest: int | None
+    since: datetime
 
 
 async def halves(engine: Engine) -> list[Half]:
-    """Every half of every company that has card payments."""
+    """Every half of every company that has card payments, or could have lost them, for it has a key of its own.
+
+    It is compared since its oldest card payment, or since it was opened where there is none.
+    """
     async with engine.database.reading() as reader:
         rows = await audit_money.environments(reader)
     return [
-        Half(row["id"], f"{spell('c', row['company_id'])} ({'live' if row['live'] else 'test'})", row["oldest"])
+        Half(
+            row["id"],
+            f"{spell('c', row['company_id'])} ({'live' if row['live'] else 'test'})",
+            (row["created_at"] if row["oldest"] is None else _EPOCH + timedelta(microseconds=row["oldest"])) - BEFORE,
+        )
         for row in rows
-        if row["oldest"] is not None
     ]
 
 
@@ -77,17 +84,28 @@ async def compare(
     """Compare one half of a company with its provider. ``seen`` is told how many intents were read so far."""
     environment = await engine.environment(half.id)
     assert environment is not None
-    assert half.oldest is not None
-    since = datetime.fromtimestamp(half.oldest / 1_000_000, UTC) - BEFORE
     try:
-        gateway = await engine.gateway_for(environment)
-        intents: dict[str, Intent] = {}
-        async for intent in gateway.intents(since=since):
-            intents[intent.gateway_id] = intent
-            seen(len(intents))
-        return await _Comparison(engine, environment, gateway, intents, limit).run(half.name)
-    except (Refusal, GatewayRefused, GatewayUnclear, VaultError) as error:
+        async with _provider(engine, environment) as gateway:
+            intents: dict[str, Intent] = {}
+            async for intent in gateway.intents(since=half.since):
+                intents[intent.gateway_id] = intent
+                seen(len(intents))
+            return await _Comparison(engine, environment, gateway, intents, limit).run(half.name)
+    except (Refusal, GatewayRefused, GatewayUnclear) as error:
         return Compared(half.name, problem=str(error))
+
+
+@asynccontextmanager
+async def _provider(engine: Engine, environment: Environment) -> AsyncIterator[PaymentGateway]:
+    """The provider of one half, to read from. The sandbox is not told where to send messages: that is the server's."""
+    if environment.stripe.key is not None or environment.live or not engine.settings.sandbox_url:
+        yield await engine.gateway_for(environment)
+        return
+    sandbox = engine.gateway_with(engine.sandbox_key(environment), live=False, url=engine.settings.sandbox_url)
+    try:
+        yield sandbox
+    finally:
+        await sandbox.close()
 
 
 class _Comparison:
@@ -172,7 +190,7 @@ class _Comparison:
         at = row["next_attempt_at"]
         return row["status"] == "created" and at is not None and at <= self._engine.now_of(self._environment)
 
-    async def _trace(self, intent: Intent, payments: Iterable[tuple[int, int]]) -> None:
+    async def _trace(self, intent: Intent, payments: Mapping[tuple[int, int], Record]) -> None:
         """Which payment an intent that succeeded belongs to. One that is another's second is a second charge."""
         named = intent.metadata.get(PAYMENT)
         told = f"succeeded, {intent.amount_received} {intent.currency}, for {named or 'nobody we know'}"
@@ -182,8 +200,8 @@ class _Comparison:
                 self._foreign.append(Finding(CHECK, intent.gateway_id, told, "known to the company: it is not ours"))
             return
         place = read_of_account("pay", named)
-        row = None
-        if place is not None:
+        row = payments.get(place) if place is not None else None
+        if place is not None and (row is None or row["intent_id"] != intent.gateway_id):
             async with self._engine.database.reading() as reader:
                 row = await audit_money.card_payment(reader, *place)
         if row is None or row["environment_id"] != self._environment.id:

@@ -33,7 +33,7 @@ from tenuto.core.usage import AccountState
 from tenuto.engine import Engine, Once
 from tenuto.store import accounts, due, invoices, ledger, payments
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Contended, Reader, Record, Unit, translated
+from tenuto.store.database import AccountMovedOn, Reader, Record, Unit, translated
 from tenuto.store.invoices import CreditNote, Gathered, WholeInvoice
 from tenuto.store.payments import Link
 from tenuto.store.records import owns_account
@@ -631,20 +631,10 @@ async def _sweep(
     environment_id: int | None,
 ) -> int:
     """Do a step for each due row, in a unit of its own; one that is refused is told in the log and keeps no other."""
-    async with engine.database.reading() as reader:
-        rows = await due.due_rows(reader, kind, columns, now=now, limit=limit, environment_id=environment_id)
-    done = 0
-    for row in rows:
-        environment = await engine.environment(row["environment_id"])
-        if environment is None:
-            continue
-        try:
-            async with translated(), engine.database.writing() as unit:
-                await step(unit, environment, row)
-        except (AccountMovedOn, Contended):
-            continue
-        except Refusal as refusal:
-            _log.info("not_due_any_more", table=kind.table, account_id=row["account_id"], code=refusal.code)
-            continue
-        done += 1
-    return done
+
+    async def one(environment: Environment, row: Record) -> bool:
+        async with translated(), engine.database.writing() as unit:
+            await step(unit, environment, row)
+        return True
+
+    return await engine.each_due(kind, columns, one, now=now, limit=limit, environment_id=environment_id)

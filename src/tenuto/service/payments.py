@@ -7,14 +7,13 @@ Every step is a short unit, a call with nothing open, and a short unit again; th
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import structlog
 
 from tenuto import metrics
-from tenuto.core.cards import MAXIMUM, minimum
+from tenuto.core.cards import maximum, minimum, to_stripe
 from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.invoice import relief, settle
 from tenuto.core.money import is_fiat
@@ -38,7 +37,7 @@ from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefused, GatewayUnclear, Intent
 from tenuto.store import accounts, due, invoices, ledger, payments, refills
 from tenuto.store.accounts import Environment
-from tenuto.store.database import Contended, Unit, translated
+from tenuto.store.database import Record, Unit, translated
 
 EACH: Final = 25
 """Payments of one company in one pass: what its provider takes in about two seconds. Others wait no longer."""
@@ -47,6 +46,8 @@ AT_ONCE: Final = 32
 EVENT_LIFE: Final = timedelta(days=35)
 KEY_TROUBLE: Final = timedelta(hours=1)
 """When a payment is looked at again after the provider refused the company's key."""
+KEY_STEPS: Final = 8
+"""After how many steps a payment changes its idempotency keys."""
 _CARD_AHEAD: Final = frozenset({"create", "confirm"})
 
 _log = structlog.get_logger()
@@ -65,14 +66,15 @@ def refuse_uncharged(amount: int, currency: str, path: str) -> None:
     """Raises Refusal ``amount_not_chargeable`` for what no card can be charged."""
     if not is_fiat(currency):
         raise invalid("currency", "is an ISO 4217 code such as USD.")
-    least = minimum(currency)
-    if not least <= amount <= MAXIMUM:
+    least, most = minimum(currency), maximum(currency)
+    if not least <= amount <= most or to_stripe(amount, currency) is None:
         raise Refusal(
             "amount_not_chargeable",
-            f"{path}: a card can be charged {least} to {MAXIMUM} of the smallest unit of {currency}.",
+            f"{path}: a card can be charged {least} to {most} of the smallest unit of {currency}, in whole"
+            " amounts that cards know.",
             path=path,
             minimum=least,
-            maximum=MAXIMUM,
+            maximum=most,
         )
 
 
@@ -194,6 +196,9 @@ async def _take_turn(
         before, payment = payment, failed(payment, "payment_method_required", "The account has no card.", now=now)
         await _close(engine, unit, environment, before, payment, now)
         action = "none"
+    elif card is not None and card.is_suspended and payment.declines:
+        # Its next try is an automatic capture like the first one was.
+        payment, action = payment._replace(status="skipped", next_attempt_at=None), "none"
     if action in {"none", "wait"}:
         if payment is not held.payment or held.claimed_until is not None:
             await payments.update_payment(unit, payment, now)
@@ -218,7 +223,7 @@ async def _ask(engine: Engine, environment: Environment, turn: _Turn) -> _Outcom
             case "create":
                 assert turn.card is not None
                 found = await gateway.create_intent(
-                    key=f"{public}:create",
+                    key=_key_of(payment, "create"),
                     amount=payment.amount,
                     currency=payment.currency,
                     customer=turn.card.customer,
@@ -230,11 +235,11 @@ async def _ask(engine: Engine, environment: Environment, turn: _Turn) -> _Outcom
                 assert turn.card is not None
                 assert payment.intent_id is not None
                 card = turn.card.card
-                key = f"{public}:confirm:{payment.attempts}:{card.id}"
+                key = _key_of(payment, f"confirm:{payment.attempts}:{card.id}")
                 found = await gateway.confirm_intent(payment.intent_id, key=key, card=card.gateway_id)
             case "cancel":
                 assert payment.intent_id is not None
-                found = await gateway.cancel_intent(payment.intent_id, key=f"{public}:cancel")
+                found = await gateway.cancel_intent(payment.intent_id, key=_key_of(payment, "cancel"))
             case _:
                 assert payment.intent_id is not None
                 found = await gateway.read_intent(payment.intent_id)
@@ -247,6 +252,16 @@ async def _ask(engine: Engine, environment: Environment, turn: _Turn) -> _Outcom
     except Refusal as refusal:
         return GatewayRefused(refusal.code, refusal.message, is_key=refusal.code == "gateway_not_configured")
     return _answer_of(found)
+
+
+def _key_of(payment: Payment, step: str) -> str:
+    """The idempotency key of a call.
+
+    A provider repeats what it answered to a key, an error that says nothing too, for a day. So a payment that gets no
+    further changes its keys after some steps; an intent that is made twice moves no money, and one pays only once.
+    """
+    public, generation = spell_of_account("pay", payment.account_id, payment.id), payment.fence // KEY_STEPS
+    return f"{public}:{step}" + (f":again{generation}" if generation else "")
 
 
 def _answer_of(intent: Intent) -> Answered:
@@ -285,9 +300,8 @@ async def _record(
             after = failed(before, "gateway_refused", f"{outcome.code}: {outcome.message}", now=now)
         case _:
             after = in_doubt(before, tries=before.fence, now=now)
-    if (
-        before.status == "confirming" and after.status not in {"confirming", "created"}
-    ) or after.declines > before.declines:
+    was_asked = before.status in {"confirming", "processing"} and after.status not in {before.status, "created"}
+    if was_asked or after.declines > before.declines:
         ended = "declined" if after.declines > before.declines or after.status == "failed" else after.status
         await payments.end_attempt(unit, before, after, ended, now)
     await _close(engine, unit, environment, before, after, now)
@@ -360,32 +374,20 @@ async def _settle(engine: Engine, unit: Unit, payment: Payment, now: datetime) -
 
 async def collect_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
     """Sweep: drive every payment that has a step to take; how many took one."""
-    async with engine.database.reading() as reader:
-        rows = await due.due_rows(
-            reader,
-            due.PAYMENTS,
-            "t.account_id, t.id, t.fence",
-            now=now,
-            limit=limit,
-            environment_id=environment_id,
-            each=EACH,
-        )
-    room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(environment_id: int, account_id: int, payment_id: int, fence: int) -> bool:
-        environment = engine.remembered(environment_id) or await engine.environment(environment_id)
-        if environment is None:
-            return False
-        async with room:
-            try:
-                return (await drive(engine, environment, account_id, payment_id)).fence != fence
-            except Contended:
-                return False
+    async def step(environment: Environment, row: Record) -> bool:
+        return (await drive(engine, environment, row["account_id"], row["id"])).fence > int(row["fence"])
 
-    took = await asyncio.gather(
-        *(one(row["environment_id"], row["account_id"], row["id"], row["fence"]) for row in rows)
+    return await engine.each_due(
+        due.PAYMENTS,
+        "t.account_id, t.id, t.fence",
+        step,
+        now=now,
+        limit=limit,
+        environment_id=environment_id,
+        each=EACH,
+        at_once=AT_ONCE,
     )
-    return sum(took)
 
 
 async def forget_events(engine: Engine, *, now: datetime, limit: int) -> int:
@@ -440,33 +442,33 @@ async def void_payment(
 
 async def suspend_capture(engine: Engine, unit: Unit, environment: Environment, account_id: int | None) -> None:
     """Skip automatic captures from now on, of one account or of the whole half of the company."""
-    if account_id is None:
-        await accounts.lock_environment(unit, environment.id)
-        await accounts.update_settings(unit, environment.id, {"capture_suspended": True})
-        await accounts.raise_revision(unit, environment.id, engine.now())
-    else:
-        now = engine.now_of(environment)
-        await ledger.take_account(unit, environment.id, account_id, now)
-        await accounts.update_account(unit, account_id, {"capture_suspended": True}, now, engine.tick())
+    await _set_capture(engine, unit, environment, account_id, is_suspended=True)
 
 
 async def resume_capture(
     engine: Engine, unit: Unit, environment: Environment, account_id: int | None, *, process: bool, limit: int
 ) -> list[tuple[int, int]]:
     """Take captures up again; each that was skipped is to be processed or is voided. Which ones (account, payment)."""
-    if account_id is None:
-        await accounts.lock_environment(unit, environment.id)
-        await accounts.update_settings(unit, environment.id, {"capture_suspended": False})
-        await accounts.raise_revision(unit, environment.id, engine.now())
-    else:
-        now = engine.now_of(environment)
-        await ledger.take_account(unit, environment.id, account_id, now)
-        await accounts.update_account(unit, account_id, {"capture_suspended": False}, now, engine.tick())
+    await _set_capture(engine, unit, environment, account_id, is_suspended=False)
     found = await payments.skipped_payments(unit, environment.id, account_id, limit)
     for owner, payment_id in sorted(found):
         verb = retry_payment if process else void_payment
         await verb(engine, unit, environment, owner, payment_id)
     return found
+
+
+async def _set_capture(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int | None, *, is_suspended: bool
+) -> None:
+    changes = {"capture_suspended": is_suspended}
+    if account_id is None:
+        await accounts.lock_environment(unit, environment.id)
+        await accounts.update_settings(unit, environment.id, changes)
+        await accounts.raise_revision(unit, environment.id, engine.now())
+        return
+    now = engine.now_of(environment)
+    await ledger.take_account(unit, environment.id, account_id, now)
+    await accounts.update_account(unit, account_id, changes, now, engine.tick())
 
 
 async def take_intent_event(engine: Engine, environment: Environment, event: GatewayEvent) -> Payment | None:

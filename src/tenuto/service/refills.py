@@ -6,7 +6,6 @@ of the account is done in one unit.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -31,7 +30,7 @@ from tenuto.core.usage import AccountState, credit_limit_of
 from tenuto.engine import Engine
 from tenuto.store import due, ledger, payments, refills
 from tenuto.store.accounts import Environment, read_account
-from tenuto.store.database import AccountMovedOn, Contended, Unit, translated
+from tenuto.store.database import Record, Unit, translated
 
 AT_ONCE: Final = 4
 """Refills that are begun at the same time: as many as there are connections."""
@@ -203,29 +202,22 @@ async def deposit_from_balance(
 
 async def refill_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
     """Sweep: begin every refill that is due, each for its own date; how many were begun, or tidied away."""
-    async with engine.database.reading() as reader:
-        rows = [
-            row
-            for kind in (due.REFILLS_BY_DATE, due.REFILLS_BY_THRESHOLD)
-            for row in await due.due_rows(
-                reader, kind, "t.account_id, t.denomination", now=now, limit=limit, environment_id=environment_id
-            )
-        ]
-    room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(environment_id: int, account_id: int, denomination: str) -> bool:
-        environment = engine.remembered(environment_id) or await engine.environment(environment_id)
-        if environment is None:
-            return False
-        async with room:
-            try:
-                async with translated(), engine.database.writing() as unit:
-                    return await begin_refill(engine, unit, environment, account_id, denomination)
-            except (AccountMovedOn, Contended):
-                return False
+    async def step(environment: Environment, row: Record) -> bool:
+        async with translated(), engine.database.writing() as unit:
+            return await begin_refill(engine, unit, environment, row["account_id"], row["denomination"])
 
-    wanted = dict.fromkeys((row["environment_id"], row["account_id"], row["denomination"]) for row in rows)
-    begun = sum(await asyncio.gather(*(one(*place) for place in wanted)))
+    begun = 0
+    for kind in (due.REFILLS_BY_DATE, due.REFILLS_BY_THRESHOLD):
+        begun += await engine.each_due(
+            kind,
+            "t.account_id, t.denomination",
+            step,
+            now=now,
+            limit=limit,
+            environment_id=environment_id,
+            at_once=AT_ONCE,
+        )
     if begun:
         engine.nudge("collect_due")
     return begun
@@ -282,7 +274,8 @@ async def _begin(
     account_id, denomination = after.account_id, after.denomination
     tick = max(engine.tick(), state.tick + 1)
     done = await payments.refills_done(unit, account_id, denomination, now)
-    if over_cap(refill_caps(environment), done, after.charge_amount):
+    # Dates bound themselves; it is a threshold that a broken program could run down again and again.
+    if reason == "threshold_refill" and over_cap(refill_caps(environment), done, after.charge_amount):
         await _keep(unit, parked(before, "refill_cap_reached", now), tick, now)
         return
     payment = _payment(after, reason, tick, period_at, now)

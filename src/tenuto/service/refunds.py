@@ -7,7 +7,6 @@ says that the bank took the money, and given back when it is won.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -19,6 +18,7 @@ from tenuto.core.ledger import (
     DISPUTE_WON_BOOK,
     REFUND_BOOK,
     REFUND_CREDIT_BOOK,
+    REFUND_FAILED_BOOK,
     Balance,
     Transaction,
     move,
@@ -31,7 +31,7 @@ from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefund, GatewayRefused, GatewayUnclear
 from tenuto.store import due, ledger, payments
 from tenuto.store.accounts import Environment
-from tenuto.store.database import Contended, Unit, translated
+from tenuto.store.database import Record, Unit, translated
 from tenuto.store.payments import Refund
 
 AT_ONCE: Final = 8
@@ -237,26 +237,19 @@ async def _apply(engine: Engine, unit: Unit, state: AccountState, payment: Payme
 
 async def refund_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
     """Sweep: drive every refund that has a step to take; how many took one."""
-    async with engine.database.reading() as reader:
-        rows = await due.due_rows(
-            reader, due.REFUNDS, "t.account_id, t.id, t.fence", now=now, limit=limit, environment_id=environment_id
-        )
-    room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(environment_id: int, account_id: int, refund_id: int, fence: int) -> bool:
-        environment = engine.remembered(environment_id) or await engine.environment(environment_id)
-        if environment is None:
-            return False
-        async with room:
-            try:
-                return (await drive_refund(engine, environment, account_id, refund_id)).fence != fence
-            except Contended:
-                return False
+    async def step(environment: Environment, row: Record) -> bool:
+        return (await drive_refund(engine, environment, row["account_id"], row["id"])).fence > int(row["fence"])
 
-    took = await asyncio.gather(
-        *(one(row["environment_id"], row["account_id"], row["id"], row["fence"]) for row in rows)
+    return await engine.each_due(
+        due.REFUNDS,
+        "t.account_id, t.id, t.fence",
+        step,
+        now=now,
+        limit=limit,
+        environment_id=environment_id,
+        at_once=AT_ONCE,
     )
-    return sum(took)
 
 
 async def take_refund_event(engine: Engine, environment: Environment, event: GatewayEvent) -> None:
@@ -284,12 +277,20 @@ async def take_refund_event(engine: Engine, environment: Environment, event: Gat
             refund = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
             if refund is not None and refund.status == "intended":
                 await payments.update_refund(unit, refund._replace(next_attempt_at=now))
+            elif refund is not None and refund.status == "succeeded" and event.status in {"failed", "canceled"}:
+                undone = refund._replace(status="failed", code=f"refund_{event.status}")
+                await _give_back(engine, unit, state, held.payment, undone, REFUND_FAILED_BOOK, now)
 
 
 async def _dispute(
     engine: Engine, unit: Unit, state: AccountState, payment: Payment, event: GatewayEvent, now: datetime
 ) -> None:
-    """A dispute that was opened takes money and units back; one that was won gives both again."""
+    """A dispute that was opened takes money and units back; one that was won gives both again.
+
+    An inquiry (``warning_…``) takes no money yet, so it changes nothing.
+    """
+    if (event.status or "").startswith("warning"):
+        return
     known = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
     if known is None:
         amount = min(event.amount or 0, payment.amount - payment.refunded)
@@ -325,19 +326,29 @@ async def _dispute(
             return
         state = await ledger.take_account(unit, state.environment_id, state.account_id, now)
     if event.status == "won" and known.status == "succeeded":
+        won = known._replace(status="failed", code="dispute_won")
+        await _give_back(engine, unit, state, payment, won, DISPUTE_WON_BOOK, now)
+
+
+async def _give_back(
+    engine: Engine, unit: Unit, state: AccountState, payment: Payment, refund: Refund, book: str, now: datetime
+) -> None:
+    """Undo a reversal that did not stand after all: a dispute that was won, a refund that never reached the customer.
+
+    Where a refund had credited what it took, there is nothing to give back but the word that the payment stands.
+    """
+    if refund.units and not (payment.reason == "invoice" and refund.kind == "refund"):
         tick = max(engine.tick(), state.tick + 1)
-        if known.units:
-            balance = state.balances.get(payment.denomination) or open_balance(payment.denomination)
-            given = move(
-                balance,
-                known.units,
-                id=tick,
-                book=DISPUTE_WON_BOOK,
-                type="REFUND",
-                description="Dispute won",
-                now=now,
-                cause_id=known.id,
-            )
-            await ledger.save_moves(unit, state, tick, [given], now)
-        await payments.update_refund(unit, known._replace(status="failed", code="dispute_won"))
-        await payments.update_payment(unit, returned(payment, -known.amount, -known.units), now)
+        given = move(
+            state.balances.get(payment.denomination) or open_balance(payment.denomination),
+            refund.units,
+            id=tick,
+            book=book,
+            type="REFUND",
+            description=f"{refund.reason}: {refund.code}",
+            now=now,
+            cause_id=refund.id,
+        )
+        await ledger.save_moves(unit, state, tick, [given], now)
+    await payments.update_refund(unit, refund)
+    await payments.update_payment(unit, returned(payment, -refund.amount, -refund.units), now)

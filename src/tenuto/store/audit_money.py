@@ -18,6 +18,7 @@ from typing import Final
 
 from tenuto.core.invoice import NUMBER_DIGITS, UNBILLED_BOOKS
 from tenuto.core.ledger import (
+    ADJUSTMENT_BOOK,
     CREDIT_NOTE_BOOK,
     DEPOSIT_BOOK,
     DISPUTE_BOOK,
@@ -203,7 +204,7 @@ named as (
             when book in ({_listed(_REFUND_BOOKS)}) then 'refund'
             when book = '{CREDIT_NOTE_BOOK}' then 'credit note' when book in ({_listed(_INVOICE_BOOKS)}) then 'invoice'
         end as kind
-    from transaction
+    from transaction where book not in ('{USAGE_BOOK}', '{ADJUSTMENT_BOOK}') or cause_id is not null
 )
 select 'transaction', t.account_id, t.id, t.denomination,
     format('book %s, cause %s', t.book, coalesce(t.cause_id::text, 'none')),
@@ -636,18 +637,32 @@ from invoice_line where exact !~ {FRACTION}
 # --- what the provider is compared with -------------------------------------------------------------------------------
 
 
+_CARD_PAYMENT: Final = """
+select account_id, id, environment_id, status, amount, currency, intent_id, next_attempt_at from payment
+"""
+
+
 async def card_payments(reader: Reader, environment_id: int) -> list[Record]:
-    """Every payment of a company's half that a card was, or is, to pay."""
+    """Every payment of a company's half that a card has paid or is to pay, oldest first."""
     return await reader.fetch(
-        "select account_id, id, status, amount, currency, intent_id, next_attempt_at from payment"
-        " where environment_id = $1 and method = 'card' order by id",
-        environment_id,
+        f"{_CARD_PAYMENT} where environment_id = $1 and method = 'card' order by id", environment_id
+    )
+
+
+async def card_payment(reader: Reader, account_id: int, payment_id: int) -> Record | None:
+    """One of them, as it is now."""
+    return await reader.fetchrow(
+        f"{_CARD_PAYMENT} where account_id = $1 and id = $2 and method = 'card'", account_id, payment_id
     )
 
 
 async def environments(reader: Reader) -> list[Record]:
-    """Every company's half, with the id of its oldest card payment: microseconds of real time, null where none."""
+    """Every company's half that has card payments or a key of its own, with when it began.
+
+    ``oldest`` is the id of its oldest card payment, which is microseconds of real time; null where there is none.
+    """
     return await reader.fetch(
-        "select v.id, v.company_id, v.live, min(p.id) as oldest from environment v"
-        " left join payment p on p.environment_id = v.id and p.method = 'card' group by v.id order by v.id"
+        "select v.id, v.company_id, v.live, v.created_at, min(p.id) as oldest from environment v"
+        " left join payment p on p.environment_id = v.id and p.method = 'card' group by v.id"
+        " having count(p.id) > 0 or v.stripe_key is not null order by v.id"
     )

@@ -164,12 +164,12 @@ async def last_failed(reader: Reader, account_id: int, slot: str) -> Payment | N
 
 
 async def refills_done(reader: Reader, account_id: int, denomination: str, now: datetime) -> RefillsDone:
-    """What was refilled of a balance within the last hour and day."""
+    """What was refilled of a balance below its threshold, within the last hour and day."""
     row = await reader.fetchrow(
         "select count(*) filter (where finished_at > $3) as hour, count(*) as day,"
         " coalesce(sum(amount), 0)::bigint as amount from payment"
         " where account_id = $1 and denomination = $2 and status = 'succeeded' and finished_at > $4"
-        " and reason in ('refill', 'threshold_refill')",
+        " and reason = 'threshold_refill'",
         account_id,
         denomination,
         now - timedelta(hours=1),
@@ -281,20 +281,25 @@ async def read_card(reader: Reader, account_id: int, card_id: int) -> StoredCard
 
 
 class Chargeable(NamedTuple):
-    """The card that is charged, and the customer at the provider whose it is."""
+    """The card that is charged, and the customer at the provider whose it is.
+
+    ``is_suspended``: nothing is to be captured by itself, of this account or of the company's whole half.
+    """
 
     card: StoredCard
     customer: str
+    is_suspended: bool
 
 
 async def chargeable_card(reader: Reader, account_id: int) -> Chargeable | None:
     """The card that is charged for an account."""
     row = await reader.fetchrow(
-        f"{_CARD.replace(' from', ', a.stripe_id from')} join account a on a.id = m.account_id"
+        f"{_CARD.replace(' from', ', a.stripe_id, a.capture_suspended or v.capture_suspended as is_suspended from')}"
+        " join account a on a.id = m.account_id join environment v on v.id = a.environment_id"
         " where m.account_id = $1 and m.is_default and m.removed_at is null and a.stripe_id is not null",
         account_id,
     )
-    return None if row is None else Chargeable(StoredCard(*row[:-1]), row["stripe_id"])
+    return None if row is None else Chargeable(StoredCard(*row[:-2]), row["stripe_id"], row["is_suspended"])
 
 
 async def find_card(reader: Reader, account_id: int, gateway_id: str) -> StoredCard | None:
