@@ -320,7 +320,7 @@ def test_a_success_that_comes_late_still_counts() -> None:
         ("created", "processing"),
         ("confirming", "confirming"),
         ("processing", "processing"),
-        ("failed", "processing"),
+        ("failed", "voiding"),
         ("skipped", None),
         ("voiding", None),
         ("succeeded", None),
@@ -334,7 +334,7 @@ def test_a_message_of_success_is_a_hint_to_look_that_no_refusal_can_bury(status:
         assert woken is None
         return
     assert woken == before._replace(status=after, fence=4, next_attempt_at=NOW, finished_at=None)
-    assert next_step(woken, now=NOW) == "inspect"
+    assert next_step(woken, now=NOW) == ("cancel" if after == "voiding" else "inspect")
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------

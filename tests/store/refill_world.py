@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any, get_args
 
 import asyncpg
@@ -44,6 +45,9 @@ LIMIT = 500
 LEASE_AND_A_BIT = 61
 ROUNDS_MAX = 60
 PER_SECOND = 100_000.0
+DEADLY = 0.08
+DECLINED = 0.4
+HALF = 0.5
 PATIENCE_SECONDS = 5.0
 _REACH = re.compile(r'\.reach\(f?"([^"]+)"\)')
 
@@ -52,7 +56,7 @@ def points() -> list[str]:
     """Every named fault point between a decision and its record, as the source names them now."""
     found: set[str] = set()
     for module in (payments, refills, refunds):
-        source = Path(module.__file__).read_text()
+        source = inspect.getsource(module)
         named = _REACH.findall(source)
         assert len(named) == source.count(".reach("), "a fault point that is named in another way"
         for name in named:
@@ -440,3 +444,147 @@ async def _worker(dsn: str, clock: MadeUpClock, stripe: Simulated) -> Worker:
 
 def _is_far(at: datetime | None, now: datetime) -> bool:
     return at is not None and (at - now).total_seconds() > LEASE_AND_A_BIT
+
+
+# --- anything, in any order ------------------------------------------------------------------------------------------
+
+
+class Storm:
+    """Customers, a company, its provider and its workers doing one random thing after another, chosen by a seed."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.chance = world, random.Random(seed)
+        self.log: list[str] = []
+        self.owners: list[int] = []
+        self._verbs = (
+            *((self.use, 5), (self.work, 8), (self.wait, 6), (self.deposit, 3), (self.give_up, 1), (self.again, 2)),
+            *((self.give_back, 2), (self.card, 2), (self.hear, 3), (self.break_something, 4), (self.argue, 1)),
+            *((self.hold, 1), (self.forget, 1), (self.resume, 1)),
+        )
+
+    async def begin(self, count: int) -> None:
+        for _ in range(count):
+            owner = await self.world.customer()
+            await self.world.refill_monthly(owner)
+            await self.world.refill_below(owner)
+            self.owners.append(owner)
+
+    async def blow(self, steps: int) -> None:
+        """So many things, some of them at the same time as the next."""
+        verbs, weights = zip(*self._verbs, strict=True)
+        for _ in range(steps):
+            together = self.chance.choices(verbs, weights, k=self.chance.choice((1, 1, 2, 3)))
+            self.log.append(" + ".join(verb.__name__ for verb in together))
+            found = await asyncio.gather(*(verb() for verb in together), return_exceptions=True)
+            for error in found:
+                if isinstance(error, BaseException) and not isinstance(error, Refusal | Crash):
+                    raise error
+
+    async def calm(self) -> None:
+        """Nothing goes wrong any more; good cards, and everything that was held is let on."""
+        self.world.stripe.heal()
+        self.world.engine.faults = None
+        await self._resume()
+        async with self.world.worker() as fresh:
+            await self.world.recover(fresh)
+
+    def _owner(self) -> int:
+        return self.chance.choice(self.owners)
+
+    async def _payment(self) -> Payment:
+        found = [one for one in await self.world.payments() if one.method == "card"]
+        return self.chance.choice(found[-12:])
+
+    def _deadly(self, name: str) -> None:
+        if self.chance.random() < DEADLY:
+            raise Crash(name)
+
+    async def use(self) -> None:
+        owner, denomination = self._owner(), self.chance.choice(("tokens", "minutes"))
+        await self.world.company.adjust(owner, denomination, -self.chance.randint(1, GIVES))
+
+    async def work(self) -> None:
+        async with self.world.worker() as worker:
+            worker.faults = self._deadly
+            before = asyncio.all_tasks()
+            try:
+                await self.world.passes(worker)
+            finally:
+                await asyncio.gather(*(asyncio.all_tasks() - before - self._others()), return_exceptions=True)
+
+    def _others(self) -> set[asyncio.Task[Any]]:
+        mine = asyncio.current_task()
+        return {task for task in asyncio.all_tasks() if task is mine or "Storm" in repr(task.get_coro())}
+
+    async def wait(self) -> None:
+        self.world.clock.forward(seconds=self.chance.choice((1, 5, 30, 61, 61, 61, 3_600, 90_000, 2_764_800)))
+
+    async def deposit(self) -> None:
+        begun = await self.world.deposit(self._owner(), self.chance.choice(("tokens", "minutes")))
+        async with self.world.worker() as worker:
+            worker.faults = self._deadly
+            await self.world.drive(begun, worker)
+
+    async def give_up(self) -> None:
+        await self.world.drive(await self.world.by_hand(payments.void_payment, await self._payment()))
+
+    async def again(self) -> None:
+        await self.world.drive(await self.world.by_hand(payments.retry_payment, await self._payment()))
+
+    async def give_back(self) -> None:
+        paid = await self._payment()
+        amount = self.chance.choice((None, 1, COSTS // 2, COSTS))
+        await self.world.drive_refund(await self.world.refund(paid, amount))
+
+    async def card(self) -> None:
+        kind = self.chance.choice(("visa", "mastercard", "chargeCustomerFail", "authenticationRequired"))
+        await self.world.give_card(self._owner(), f"pm_card_{kind}")
+
+    async def hear(self) -> None:
+        bodies = self.world.messages()
+        await self.world.deliver(self.chance.choices(bodies[-40:], k=10))
+
+    async def break_something(self) -> None:
+        kinds = ("timeout_after_effect", "timeout_before_effect", "500_before", "500_after_effect", "lock_timeout")
+        terms: dict[str, Any] = {"key": self.world.key, "times": self.chance.randint(1, 4)}
+        if self.chance.random() < DECLINED:
+            code = self.chance.choice(("insufficient_funds", "lost_card", "generic_decline"))
+            self.world.stripe.fault("decline", code=code, route="payment_intents.confirm", **terms)
+        else:
+            self.world.stripe.fault(self.chance.choice(kinds), **terms)
+
+    async def argue(self) -> None:
+        paid = await self._payment()
+        if paid.status != "succeeded" or paid.intent_id is None or paid.refunded:
+            return
+        held = [one for one in await self.world.refunds() if one.payment_id == paid.id]
+        if held:
+            return
+        dispute = self.world.stripe.dispute(self.world.key, paid.intent_id)
+        await self.world.deliver(self.world.messages()[-4:])
+        if self.chance.random() < HALF:
+            self.world.stripe.close_dispute(self.world.key, dispute["id"], self.chance.choice(("won", "lost")))
+            await self.world.deliver(self.world.messages()[-4:])
+
+    async def hold(self) -> None:
+        async with self.world.engine.database.writing() as unit:
+            await payments.suspend_capture(self.world.engine, unit, self.world.environment, self._owner())
+
+    async def forget(self) -> None:
+        self.world.stripe.advance(25 * 3600)
+
+    async def resume(self) -> None:
+        async with self.world.engine.database.writing() as unit:
+            await refills.resume_refill(self.world.engine, unit, self.world.environment, self._owner(), "tokens")
+
+    async def _resume(self) -> None:
+        for owner in self.owners:
+            async with self.world.engine.database.writing() as unit:
+                await payments.resume_capture(
+                    self.world.engine,
+                    unit,
+                    self.world.environment,
+                    owner,
+                    process=self.chance.random() < HALF,
+                    limit=LIMIT,
+                )

@@ -217,7 +217,12 @@ def told_of_success(payment: Payment, *, now: datetime) -> Payment | None:
     """
     if payment.status not in {"created", "confirming", "processing", "failed"}:
         return None
-    status: Status = "confirming" if payment.status == "confirming" else "processing"
+    status: Status = "processing"
+    if payment.status == "confirming":
+        status = "confirming"
+    elif payment.status == "failed":
+        # Its slot may be another's by now. To be cancelled it is read first, and found to have been paid.
+        status = "voiding"
     return payment._replace(status=status, fence=payment.fence + 1, next_attempt_at=now, finished_at=None)
 
 

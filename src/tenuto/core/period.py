@@ -63,6 +63,8 @@ def instant(wall: datetime, zone: tzinfo) -> datetime:
 
 def day_after(at: datetime, days: int, zone: tzinfo) -> datetime:
     """The same local wall time ``days`` days later: what a term of payment or a step of dunning is counted in."""
+    if not days:
+        return at
     return instant(at.astimezone(zone).replace(tzinfo=None) + timedelta(days=days), zone)
 
 

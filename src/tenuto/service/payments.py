@@ -30,6 +30,7 @@ from tenuto.core.payment import (
     next_step,
     paid_in,
     retried,
+    told_of_success,
     voided,
 )
 from tenuto.core.refill import SETTINGS, Refill, begun_monthly, filled, parked
@@ -186,7 +187,7 @@ async def _take_turn(
     if last is None:
         if held.claimed_until is not None and held.claimed_until > real_now:
             return _Turn(payment, None, None, None)
-    elif last[0].payment.fence != payment.fence:
+    elif last[0].payment.fence != payment.fence and not _is_sure(payment, last[1]):
         return _Turn(payment, None, None, None)
     else:
         payment = await _record(engine, unit, environment, payment, last, now)
@@ -209,6 +210,16 @@ async def _take_turn(
     until = real_now + LEASE
     await payments.update_payment(unit, payment, now, claimed_until=until)
     return _Turn(payment, action, card, until)
+
+
+def _is_sure(payment: Payment, outcome: _Outcome) -> bool:
+    """Whether an answer holds even for one that was overtaken: that this very intent succeeded cannot change again."""
+    return (
+        isinstance(outcome, Answered)
+        and outcome.status == "succeeded"
+        and outcome.intent_id == payment.intent_id
+        and payment.is_open
+    )
 
 
 async def _ask(engine: Engine, environment: Environment, turn: _Turn) -> _Outcome:
@@ -496,12 +507,11 @@ async def take_intent_event(engine: Engine, environment: Environment, event: Gat
         held = await payments.read_payment(unit, found.account_id, found.id)
         assert held is not None
         payment = held.payment
-        is_news = payment.status in {"confirming", "processing"} or (
-            payment.status in {"failed", "created"} and event.status == "succeeded"
-        )
-        if not is_news:
-            return None
-        status = payment.status if payment.status == "confirming" else "processing"
-        woken = payment._replace(status=status, next_attempt_at=now, finished_at=None)
-        await payments.update_payment(unit, woken, now, claimed_until=held.claimed_until)
+        if event.status == "succeeded":
+            woken, until = told_of_success(payment, now=now), None
+        else:
+            is_open = payment.status in {"confirming", "processing"}
+            woken, until = payment._replace(next_attempt_at=now) if is_open else None, held.claimed_until
+        if woken is not None:
+            await payments.update_payment(unit, woken, now, claimed_until=until)
         return woken
