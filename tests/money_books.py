@@ -16,6 +16,7 @@ from tenuto.service.payments import Deposit
 from tenuto.service.usage import open_lanes
 from tenuto.store import accounts as shelf
 from tenuto.store.database import Database, Unit, migrate
+from tenuto.store.payments import Refund
 from tests.conftest import MadeUpClock
 from tests.inside import Inside, event
 from tests.simulated import Simulated
@@ -56,7 +57,7 @@ class Money:
             begun = await payments.begin_deposit(self.engine, unit, self.company.environment, account_id, ask, None)
         return await self.drive(begun)
 
-    async def refund(self, payment: Payment, amount: int | None) -> None:
+    async def refund(self, payment: Payment, amount: int | None) -> Refund:
         async with self.unit() as unit:
             begun = await refunds.begin_refund(
                 self.engine,
@@ -70,24 +71,29 @@ class Money:
             )
         done = await refunds.drive_refund(self.engine, self.company.environment, payment.account_id, begun.id)
         assert done.status == "succeeded", done
+        return done
 
     async def dispute(self, payment: Payment, amount: int, *, is_won: bool = False) -> None:
         self.disputes += 1
         for status in ("needs_response", "won") if is_won else ("needs_response",):
-            said = GatewayEvent(
-                id=f"evt_{self.disputes}_{status}",
-                type="charge.dispute.created",
-                created_at=self.clock.at,
-                is_live=False,
-                object_type="dispute",
-                object_id=f"dp_{self.disputes}",
-                intent_id=payment.intent_id,
-                status=status,
-                amount=amount,
-                currency="USD",
-                reason="fraudulent",
-            )
-            await refunds.take_refund_event(self.engine, self.company.environment, said)
+            await self.told("dispute", f"dp_{self.disputes}", status, payment, amount)
+
+    async def told(self, kind: str, gateway_id: str, status: str, payment: Payment, amount: int) -> None:
+        """A message of the provider about money that goes back."""
+        said = GatewayEvent(
+            id=f"evt_{gateway_id}_{status}",
+            type=f"{kind}.updated",
+            created_at=self.clock.at,
+            is_live=False,
+            object_type=kind,
+            object_id=gateway_id,
+            intent_id=payment.intent_id,
+            status=status,
+            amount=amount,
+            currency="USD",
+            reason="fraudulent",
+        )
+        await refunds.take_refund_event(self.engine, self.company.environment, said)
 
     async def refill(self, account_id: int, denomination: str, **changes: object) -> None:
         async with self.unit() as unit:
@@ -180,6 +186,9 @@ async def pay_in(money: Money) -> None:
     await money.refund(dollars, 700)
     await money.refund(tokens, 333)
     await money.refund(tokens, None)
+    more = await money.deposit(account_id, "credits", 60, 600)
+    bounced = await money.refund(more, 200)
+    await money.told("refund", str(bounced.gateway_id), "failed", more, 200)
     await money.dispute(await money.deposit(account_id, "USD", 900, 900), 900)
     await money.dispute(await money.deposit(account_id, "credits", 77, 770), 500, is_won=True)
     await money.dispute(await money.deposit(account_id, "credits", 1, 1_000), 400)

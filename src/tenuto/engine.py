@@ -26,7 +26,7 @@ from tenuto.lanes import Lanes
 from tenuto.store import accounts as store
 from tenuto.store import due
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Contended, Database, Record
+from tenuto.store.database import AccountMovedOn, Contended, Database, Record, Unavailable
 from tenuto.vault import Vault, VaultError, master_key
 
 _log = structlog.get_logger()
@@ -274,7 +274,11 @@ class Engine:
                     return False
                 except Refusal as refusal:
                     _log.info("not_due_any_more", table=kind.table, code=refusal.code, account=row["account_id"])
-                    return False
+                except Unavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - one row that cannot be done must not keep the others
+                    _log.error("due", table=kind.table, account=row["account_id"], outcome="failed", exc_info=error)
+                return False
 
         return sum(await asyncio.gather(*map(one, rows)))
 

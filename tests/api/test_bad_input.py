@@ -1,4 +1,4 @@
-"""Every row of bad_input.py: the right refusal in the one shape, nothing written, the line still good."""
+"""Every row of bad_input.py and bad_money.py: the right refusal in the one shape, nothing written, the line still good."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import pytest_asyncio
 from tenuto.core.outcomes import REFUSALS
 from tenuto.server import Server
 from tests.api.bad_input import BAD, RAW, Bad, Raw
+from tests.api.bad_money import MONEY
 from tests.api.facts import counts, facts_of
 from tests.client import Client, Company, Reply
 
+ALL: Final = (*BAD, *MONEY)
 SECONDS_MAX: Final = 1.0
 DRIVER_WORDS: Final = re.compile(
     rb"Traceback|asyncpg|postgres|msgspec|litestar|uvicorn|File \"|SELECT |\bnull value\b", re.IGNORECASE
@@ -37,6 +39,9 @@ class Target:
         self.price = self.company.price("CHAT", "credits", "3")
         event = self.company.send(self.account, type="CHAT", key="first")
         hold = self.company.send(self.account, type="CHAT", quantity=HOLD_QUANTITY, state="pending")
+        card, other = self.company.card(self.account), self.company.account(credits=0)
+        paid = {"amount_to_deposit": 1, "amount_to_charge": 1, "charge_against_denomination": "credits"}
+        by_balance = self.company.call("POST", f"/v1/accounts/{self.account}/balance/tokens/deposit", paid)
         keys = self.company.call("GET", "/v1/companies/{company}/keys")
         self._ids = {
             "company": self.company.id,
@@ -45,6 +50,10 @@ class Target:
             "event": event.data["id"],
             "hold": hold.data["id"],
             "key": keys.data[0]["id"],
+            "card": card,
+            "strange_card": self.company.card(other),
+            "payment": self.company.deposit(self.account),
+            "paid": by_balance.data["payment"]["id"],
             "basic": "Basic " + base64.b64encode(f"{self.company.id}:{self.company.key}".encode()).decode(),
         }
 
@@ -85,7 +94,7 @@ def assert_refusal(reply: Reply, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", BAD, ids=[f"{number}-{bad.name}"[:60].replace("\0", "") for number, bad in enumerate(BAD)]
+    "bad", ALL, ids=[f"{number}-{bad.name}"[:60].replace("\0", "") for number, bad in enumerate(ALL)]
 )
 async def test_bad_input(target: Target, bad: Bad) -> None:
     before = await target.facts()
@@ -178,4 +187,4 @@ async def test_a_body_that_did_not_arrive_whole_is_not_acted_on(
 
 def test_there_are_enough_cases() -> None:
     assert len(BAD) + len(RAW) >= 150
-    assert len({bad.name + bad.path for bad in BAD}) == len(BAD)
+    assert len({bad.name + bad.path for bad in ALL}) == len(ALL)

@@ -143,9 +143,7 @@ def test_a_card_of_another_account_is_unknown(company: Company) -> None:
 
 def test_the_same_key_gives_a_card_once(company: Company) -> None:
     account, key = company.account(), {"idempotency-key": "once"}
-    first, again = (
-        company.call("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"}, key) for _ in range(2)
-    )
+    first, again = (company.call("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"}, key) for _ in range(2))
 
     assert (first.status, again.status, again.is_replay) == (200, 200, True)
     assert first.raw == again.raw
@@ -227,7 +225,12 @@ def test_a_deposit_charges_the_card_and_fills_the_balance(company: Company, stri
     assert made["balance"]["amount"] == 1005
     assert charged(stripe, company) == [500]
     (moved, _) = ask(company, "GET", f"/accounts/{account}/transactions")
-    assert (moved["type"], moved["book"], moved["amount"], moved["cause_id"]) == ("DEPOSIT", "deposit", 1000, paid["id"])
+    assert (moved["type"], moved["book"], moved["amount"], moved["cause_id"]) == (
+        "DEPOSIT",
+        "deposit",
+        1000,
+        paid["id"],
+    )
 
 
 def test_a_deposit_opens_a_balance_that_is_not_there(company: Company) -> None:
@@ -267,7 +270,10 @@ def test_the_same_key_charges_once(company: Company, stripe: Simulated, header: 
 
     first = company.call("POST", path, body, {header: "once"})
     spelled = b'{ "amount_to_charge":500,\n"amount_to_deposit":1000 }'
-    for again in (company.call("POST", path, body, {header: "once"}), company.call("POST", path, spelled, {header: "once"})):
+    for again in (
+        company.call("POST", path, body, {header: "once"}),
+        company.call("POST", path, spelled, {header: "once"}),
+    ):
         assert (again.status, again.is_replay, again.raw) == (200, True, first.raw)
     refused(company.call("POST", path, {**body, "amount_to_charge": 501}, {header: "once"}), 422, "key_reused")
     other = f"/v1/accounts/{account}/balance/credits/deposit"
@@ -297,13 +303,18 @@ def test_without_a_card_nothing_is_written(company: Company) -> None:
     refused(deposit(company, account, key="k"), 402, "payment_method_required")
     assert payments(company, account) == []
     company.card(account)
-    assert deposit(company, account, key="k").status == 200, "what was refused before anything began leaves the key free"
+    assert deposit(company, account, key="k").status == 200, "the key is free: nothing began"
 
 
 @pytest.mark.parametrize(
     ("charge", "currency", "least", "most"),
-    [(49, "USD", 50, 99_999_999), (0, "USD", 50, 99_999_999), (100_000_000, "USD", 50, 99_999_999)]
-    + [(49, "JPY", 50, 99_999_999), (29, "GBP", 30, 99_999_999)],
+    [
+        (49, "USD", 50, 99_999_999),
+        (0, "USD", 50, 99_999_999),
+        (100_000_000, "USD", 50, 99_999_999),
+        (49, "JPY", 50, 99_999_999),
+        (29, "GBP", 30, 99_999_999),
+    ],
 )
 def test_what_no_card_can_be_charged_is_refused(
     company: Company, charge: int, currency: str, least: int, most: int
@@ -347,7 +358,11 @@ def test_a_deposit_can_be_paid_from_another_balance(company: Company) -> None:
     short = deposit(company, account, charge=501, charge_against_denomination="USD")
     refused(short, 402, "insufficient_balance", denomination="USD", required=501, available=500, shortfall=1)
     made = deposit(company, account, charge=500, charge_against_denomination="USD").data
-    assert (made["payment"]["method"], made["payment"]["currency"], made["balance"]["amount"]) == ("balance", "USD", 1000)
+    assert (made["payment"]["method"], made["payment"]["currency"], made["balance"]["amount"]) == (
+        "balance",
+        "USD",
+        1000,
+    )
     assert amount(company, account, "USD") == 0
     company.call("PUT", f"/v1/accounts/{account}/balance/USD", {"credit_limit": 30})
     refused(deposit(company, account, charge=31, charge_against_denomination="USD"), 402, "credit_limit_reached")

@@ -44,6 +44,8 @@ COSTS = 900
 LIMIT = 500
 LEASE_AND_A_BIT = 61
 ROUNDS_MAX = 60
+CONFIRM = "payment_intents.confirm"
+REFILLS = ("refill", "threshold_refill")
 PER_SECOND = 100_000.0
 DEADLY = 0.08
 DECLINED = 0.4
@@ -446,6 +448,79 @@ def _is_far(at: datetime | None, now: datetime) -> bool:
     return at is not None and (at - now).total_seconds() > LEASE_AND_A_BIT
 
 
+# --- stories that are told with every fault point ---------------------------------------------------------------------
+
+
+async def recovered(world: World, refills_paid: int) -> None:
+    """Other workers, who remember nothing, bring everything to its one right end."""
+    async with world.worker() as fresh:
+        await world.recover(fresh)
+    await right(world, refills_paid)
+
+
+async def right(world: World, refills_paid: int) -> None:
+    """Both books agree, and so many refills were paid for."""
+    assert await world.disagreements() == []
+    paid = [found for found in await world.payments(*REFILLS) if found.status == "succeeded"]
+    assert len(paid) == refills_paid
+    places = [(found.account_id, found.denomination) for found in paid]
+    for place in places:
+        refill = await world.refill(*place)
+        assert (refill.payment_id, refill.due_at, refill.parked_at) == (None, None, None)
+        assert await world.available(*place) >= 0
+
+
+def charges(world: World) -> Counter[str]:
+    """How the charges in the simulator's book ended."""
+    return Counter(charge["status"] for charge in world.stripe.book(world.key)["charges"])
+
+
+async def waiting_for_cancel(world: World) -> Payment:
+    """A refill that was declined and then given up: its intent is to be cancelled."""
+    owner = await world.customer("pm_card_chargeCustomerFail")
+    await world.refill_below(owner, "images")
+    await world.sweep()
+    (found,) = [payment for payment in await world.payments() if payment.account_id == owner]
+    assert (found.status, found.declines) == ("created", 1)
+    return await world.by_hand(payments.void_payment, found)
+
+
+async def under_way(world: World, count: int) -> tuple[int, list[Payment]]:
+    """Refills that are due, refunds that were asked for and payments that were given up: how many are to be paid."""
+    given_up = [await waiting_for_cancel(world) for _ in range(max(1, count // 5))]
+    await world.due(count)
+    for start in await world.payments("refill_start"):
+        await world.refund(start, COSTS // 3)
+    await world.refill_monthly(await world.customer(), is_driven=False)
+    return 2 * count, given_up
+
+
+async def die(world: World, point: str, *, count: int, seed: int, is_forgotten: bool = False) -> None:
+    """A worker dies at a point with whatever it has in hand; others bring everything to its one right end."""
+    expected, given_up = await under_way(world, count)
+    # Some confirmations are lost, before or after the card was charged, so that there is something to look up.
+    for number, (kind, probability) in enumerate((("timeout_after_effect", 0.4), ("timeout_before_effect", 0.2))):
+        world.stripe.fault(kind, route=CONFIRM, key=world.key)
+        world.stripe.fault(kind, route=CONFIRM, key=world.key, probability=probability, seed=seed + number)
+    async with world.worker() as doomed:
+        await world.dying(doomed, point)
+        if not world.reached[point]:
+            world.clock.forward(seconds=LEASE_AND_A_BIT)
+            await world.dying(doomed, point)
+    assert world.reached[point], f"nothing that is told here comes to {point}"
+    world.stripe.heal()
+    if is_forgotten:
+        world.stripe.advance(25 * 3600)
+        world.clock.forward(hours=25)
+    await recovered(world, expected)
+    assert {(await world.payment(found)).status for found in given_up} == {"voided"}
+    assert {refund.status for refund in await world.refunds()} == {"succeeded"}
+    for start in await world.payments("refill_start"):
+        refill = await world.refill(start.account_id, "minutes")
+        assert (start.status, refill.is_monthly) == ("succeeded", True)
+        assert refill.next_at > world.clock.at
+
+
 # --- anything, in any order ------------------------------------------------------------------------------------------
 
 
@@ -485,8 +560,28 @@ class Storm:
         self.world.stripe.heal()
         self.world.engine.faults = None
         await self._resume()
+        await self.hear(everything=True)
         async with self.world.worker() as fresh:
             await self.world.recover(fresh)
+            await self.hear(everything=True)
+            await self.world.recover(fresh)
+        assert await self.disputes_untold() == []
+
+    async def disputes_untold(self) -> list[str]:
+        """Disputes at the provider that are not here just once, although there was something left to take back."""
+        book, ours, paid = self.world.stripe.book(self.world.key), await self.world.refunds(), {}
+        for payment in await self.world.payments():
+            paid[payment.intent_id] = payment
+        found: list[str] = []
+        for dispute in book["disputes"]:
+            here = [one for one in ours if one.gateway_id == dispute["id"]]
+            is_won = dispute["status"] == "won"
+            is_right = [one.status for one in here] == (["failed"] if is_won else ["succeeded"])
+            payment = paid[dispute["payment_intent"]]
+            others = sum(one.amount for one in ours if one.payment_id == payment.id and one.kind == "refund")
+            if not is_right and not (not here and others >= payment.amount):
+                found.append(f"{dispute['id']} ({dispute['status']}): {here}")
+        return found
 
     def _owner(self) -> int:
         return self.chance.choice(self.owners)
@@ -540,25 +635,28 @@ class Storm:
         kind = self.chance.choice(("visa", "mastercard", "chargeCustomerFail", "authenticationRequired"))
         await self.world.give_card(self._owner(), f"pm_card_{kind}")
 
-    async def hear(self) -> None:
+    async def hear(self, *, everything: bool = False) -> None:
+        """Some of the newest messages, or all there are, doubled and in any order; what is refused comes again later."""
         bodies = self.world.messages()
-        await self.world.deliver(self.chance.choices(bodies[-40:], k=10))
+        told = bodies * 2 if everything else self.chance.choices(bodies[-40:], k=10)
+        self.chance.shuffle(told)
+        for body in told:
+            with contextlib.suppress(Refusal):
+                await self.world.deliver([body])
 
     async def break_something(self) -> None:
         kinds = ("timeout_after_effect", "timeout_before_effect", "500_before", "500_after_effect", "lock_timeout")
         terms: dict[str, Any] = {"key": self.world.key, "times": self.chance.randint(1, 4)}
         if self.chance.random() < DECLINED:
             code = self.chance.choice(("insufficient_funds", "lost_card", "generic_decline"))
-            self.world.stripe.fault("decline", code=code, route="payment_intents.confirm", **terms)
+            self.world.stripe.fault("decline", code=code, route=CONFIRM, **terms)
         else:
             self.world.stripe.fault(self.chance.choice(kinds), **terms)
 
     async def argue(self) -> None:
         paid = await self._payment()
-        if paid.status != "succeeded" or paid.intent_id is None or paid.refunded:
-            return
-        held = [one for one in await self.world.refunds() if one.payment_id == paid.id]
-        if held:
+        disputed = {one["payment_intent"] for one in self.world.stripe.book(self.world.key)["disputes"]}
+        if paid.status != "succeeded" or paid.intent_id is None or paid.intent_id in disputed:
             return
         dispute = self.world.stripe.dispute(self.world.key, paid.intent_id)
         await self.world.deliver(self.world.messages()[-4:])

@@ -159,6 +159,7 @@ WRONGS = {
     "refund of an invoice, not credited": Wrong("refunds", gone("refund_credit", "refund")),
     "dispute without its transaction": Wrong("refunds", gone("dispute", "refund")),
     "won dispute, not given back": Wrong("refunds", gone("dispute_won", "refund")),
+    "bounced refund, not given back": Wrong("refunds", gone("refund_failed", "refund")),
     "refund of other units": Wrong("refunds", first("refund", "refund", "units = units + 1", "units > 0")),
     "refund that failed after all": Wrong(
         "refunds", first("refund", "refund", "status = 'failed'", "kind = 'refund' and units > 0")

@@ -34,6 +34,7 @@ from .ledger import (
     REFILL_BOOK,
     REFUND_BOOK,
     REFUND_CREDIT_BOOK,
+    REFUND_FAILED_BOOK,
     TAX_BOOK,
     VOID_BOOK,
     Balance,
@@ -52,7 +53,7 @@ Collection = Literal["send_invoice", "charge_automatically"]
 DunningAction = Literal["remind", "pause", "credit_block"]
 
 UNBILLED_BOOKS: Final = (
-    *(DEPOSIT_BOOK, PAYMENT_BOOK, REFUND_BOOK, REFUND_CREDIT_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK),
+    *(DEPOSIT_BOOK, PAYMENT_BOOK, REFUND_BOOK, REFUND_CREDIT_BOOK, REFUND_FAILED_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK),
     *(TAX_BOOK, CREDIT_NOTE_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK),
 )
 """Books that move money without being sold: they never make a line. Nor do units that a refill puts on a balance."""

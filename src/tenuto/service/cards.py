@@ -153,7 +153,7 @@ async def _take_up(engine: Engine, unit: Unit, account_id: int, now: datetime) -
     await payments.wake_payments(unit, account_id, now)
     await invoices.wake_collections(unit, account_id, now)
     for refill in await refills.list_refills(unit, account_id):
-        if refill.parked_at is None or refill.parked_code == "refill_cap_reached":
+        if refill.parked_at is None or refill.parked_code == "refill_cap_reached" or refill.source != "card":
             continue
         taken = resumed(refill)
         failed = await payments.last_failed(unit, account_id, refill.denomination)

@@ -265,6 +265,10 @@ async def take_refund_event(engine: Engine, environment: Environment, event: Gat
         outcome = "taken" if payment is not None else "not_ours"
         if payment is not None and event.currency != payment.currency:
             outcome = "mismatch"
+        is_finished = payment is None or payment.status in {"succeeded", "voided"}
+        if outcome == "taken" and event.object_type == "dispute" and not is_finished:
+            # A charge that we do not know of yet is disputed: not taken, so that the provider says it again.
+            raise Refusal("request_in_progress", "The payment that is disputed is not finished here; say it again.")
         if not await payments.take_event(unit, environment.id, event.id, event.type, outcome, now):
             return
         if payment is None or state is None or outcome != "taken":
@@ -293,11 +297,15 @@ async def _dispute(
         return
     known = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
     if known is None:
-        amount = min(event.amount or 0, payment.amount - payment.refunded)
+        under_way = [
+            one for one in await payments.list_refunds(unit, payment.account_id, payment.id) if one.status == "intended"
+        ]
+        promised = sum(one.amount for one in under_way)
+        amount = min(event.amount or 0, payment.amount - payment.refunded - promised)
         if payment.status != "succeeded" or amount <= 0:
             _log.error("dispute", payment=payment.id, account=payment.account_id, outcome="nothing left to reverse")
             return
-        back = returnable(payment, amount, promised=0, promised_units=0)
+        back = returnable(payment, amount, promised=promised, promised_units=sum(one.units for one in under_way))
         tick = max(engine.tick(), state.tick + 1)
         opened = Refund(
             account_id=payment.account_id,

@@ -28,6 +28,7 @@ from tenuto.core.ledger import (
     REFILL_BOOK,
     REFUND_BOOK,
     REFUND_CREDIT_BOOK,
+    REFUND_FAILED_BOOK,
     TAX_BOOK,
     USAGE_BOOK,
     VOID_BOOK,
@@ -56,7 +57,7 @@ def _listed(words: tuple[str, ...] | frozenset[str]) -> str:
 
 _OPEN: Final = _listed(OPEN)
 _PAYMENT_BOOKS: Final = (DEPOSIT_BOOK, REFILL_BOOK, PAYMENT_BOOK)
-_REFUND_BOOKS: Final = (REFUND_BOOK, REFUND_CREDIT_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK)
+_REFUND_BOOKS: Final = (REFUND_BOOK, REFUND_CREDIT_BOOK, REFUND_FAILED_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK)
 _INVOICE_BOOKS: Final = (TAX_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK)
 _BOOK: Final = f"""case p.reason when 'deposit' then '{DEPOSIT_BOOK}' when 'invoice' then '{PAYMENT_BOOK}'
     else '{REFILL_BOOK}' end"""
@@ -160,11 +161,14 @@ where p.refunded <> coalesce(b.amount, 0) or p.units_returned <> coalesce(b.unit
     or coalesce(b.asked, 0) > p.amount or p.status <> 'succeeded' and b.asked > 0
 """
 
+_UNDONE: Final = "r.status = 'failed' and r.code in ('dispute_won', 'refund_failed', 'refund_canceled')"
+"""Money that had gone back and came again."""
+
 REFUNDS: Final = f"""
 with returned as (
-    select r.account_id, r.id as cause_id, p.denomination, r.kind, p.reason, r.units, r.status = 'failed' as is_won
+    select r.account_id, r.id as cause_id, p.denomination, r.kind, p.reason, r.units, r.status = 'failed' as is_undone
     from refund r join payment p on p.account_id = r.account_id and p.id = r.payment_id
-    where r.units <> 0 and (r.status = 'succeeded' or r.kind = 'dispute' and r.code = 'dispute_won')
+    where r.units <> 0 and (r.status = 'succeeded' or {_UNDONE})
 ),
 expected as (
     select account_id, cause_id, denomination,
@@ -173,7 +177,9 @@ expected as (
     select account_id, cause_id, denomination, '{REFUND_CREDIT_BOOK}', units from returned
     where kind = 'refund' and reason = 'invoice'
     union all
-    select account_id, cause_id, denomination, '{DISPUTE_WON_BOOK}', units from returned where is_won
+    select account_id, cause_id, denomination,
+        case kind when 'dispute' then '{DISPUTE_WON_BOOK}' else '{REFUND_FAILED_BOOK}' end, units
+    from returned where is_undone and not (kind = 'refund' and reason = 'invoice')
 ),
 {_posted(*_REFUND_BOOKS)}
 {_compared("refund", "refund")}
@@ -182,12 +188,12 @@ select 'refund', account_id, id, '',
     format('%s %s, code %s, finished_at %s, next_attempt_at %s', kind, status, coalesce(code, 'none'),
         coalesce(finished_at::text, 'none'), coalesce(next_attempt_at::text, 'none')),
     'intended with a next_attempt_at, or succeeded or failed with a finished_at; a dispute succeeded, or won'
-from refund
+from refund r
 where (kind in ('refund', 'dispute') and case status
     when 'intended' then kind = 'refund' and finished_at is null and next_attempt_at is not null
     when 'succeeded' then finished_at is not null and next_attempt_at is null
     when 'failed' then finished_at is not null and next_attempt_at is null
-        and (kind = 'refund' or code = 'dispute_won')
+        and (kind = 'refund' or {_UNDONE})
     else false end) is not true
 """
 
