@@ -25,18 +25,26 @@ GIVEN: Final = {"amount_to_deposit": 1000, "amount_to_charge": 500, "denominatio
 SET: Final = {"threshold": 100, "amount": 1000, "usd_charge": 500, "denomination": "credits"}
 PERSON: Final = {"name": "Eve", "email": "eve@example.com"}
 
+STATUS: Final = {
+    "not_found": 404,
+    "invalid_json": 400,
+    "bad_signature": 400,
+    "method_not_allowed": 405,
+    "unsupported_media_type": 415,
+}
+
 Fields = Mapping[str, object]
 
 
 def at(
     name: str, method: str, path: str, body: object, code: str = "invalid_field", /, field: str | None = None
 ) -> Bad:
-    """A request that is understood and refused: 422, or the status that goes with the code."""
-    status = {"not_found": 404, "invalid_json": 400, "method_not_allowed": 405, "bad_signature": 400}.get(code, 422)
+    """A request that is refused with 422, or with the status that goes with the code."""
+    status = STATUS.get(code, 422)
     return Bad(f"money: {name}", method, path, body, status, code, {}, field)
 
 
-def numbers(  # noqa: PLR0913 - a field is all of this
+def numbers(
     name: str, method: str, path: str, body: Fields, field: str, *, least: int, most: int = MOST, can_be_null: bool
 ) -> Iterator[Bad]:
     """A whole number given as everything that it is not."""
@@ -83,7 +91,7 @@ def bodies(name: str, method: str, path: str, *, can_be_none: bool = False) -> I
     yield at(f"{name}: not JSON", method, path, b"{", "invalid_json")
     yield at(f"{name}: unknown field", method, path, {"surprise": 1}, "unknown_field", "surprise")
     if not can_be_none:
-        yield at(f"{name}: no body", method, path, None, "invalid_json")
+        yield at(f"{name}: no body", method, path, None, "unsupported_media_type")
 
 
 def nowhere(name: str, method: str, path: str, body: object) -> Iterator[Bad]:
@@ -175,7 +183,7 @@ REFILL_ROWS: Final = (
     *names("refill", "PUT", REFILL, SET, "charge_against_denomination", 64),
     *(
         at(f"refill: monthly {value!r}", "PUT", REFILL, {**SET, "refill_monthly": value}, field="refill_monthly")
-        for value in (1, "true", [], {})
+        for value in (1, "true", [True], "")
     ),
     *(
         at(f"refill: currency {currency!r}", "PUT", REFILL, {**SET, "currency": currency}, field="currency")
@@ -250,6 +258,17 @@ PAYMENT_ROWS: Final = (
     ),
 )
 
+OPENED: Final = {"threshold": 100, "refill_amount": 1000, "usd_charge": 500}
+OPENING_ROWS: Final = (
+    *numbers("open", "POST", BALANCE + "/new", OPENED, "refill_amount", least=1, can_be_null=True),
+    *numbers("open", "POST", BALANCE + "/new", OPENED, "usd_charge", least=0, can_be_null=True),
+    *numbers("open", "POST", BALANCE + "/new", OPENED, "threshold", least=0, can_be_null=True),
+    at("open: monthly as text", "POST", BALANCE + "/new", {**OPENED, "refill_monthly": "true"}, field="refill_monthly"),
+    at("open: charges 49", "POST", BALANCE + "/new", {**OPENED, "usd_charge": 49}, "amount_not_chargeable"),
+    at("open: no charge", "POST", BALANCE + "/new", without(OPENED, "usd_charge"), "missing_field"),
+    at("open: no amount", "POST", BALANCE + "/new", without(OPENED, "refill_amount"), "missing_field"),
+)
+
 CAPTURE_ROWS: Final = (
     *bodies("resume", "POST", ACCOUNT + "/resume_capture", can_be_none=True),
     *(
@@ -312,7 +331,7 @@ STRIPE_ROWS: Final = (
     at("message: unsigned", "POST", STRIPE, {"id": "evt_1"}, "bad_signature"),
     at("message: a list", "POST", STRIPE, [], "bad_signature"),
     at("message: of nobody", "POST", "/v1/companies/c_00000000/stripe/test", {"id": "evt_1"}, "bad_signature"),
-    at("message: no JSON", "POST", STRIPE, b"{", "invalid_json"),
+    at("message: no JSON", "POST", STRIPE, b"{", "bad_signature"),
     at("message: a mode that is none", "POST", COMPANY + "/stripe/sandbox", {"id": "evt_1"}, "not_found"),
     at("message: read", "GET", STRIPE, None, "method_not_allowed"),
 )
@@ -322,6 +341,7 @@ MONEY: Final[tuple[Bad, ...]] = (
     *DEPOSIT_ROWS,
     *REFILL_ROWS,
     *PAYMENT_ROWS,
+    *OPENING_ROWS,
     *CAPTURE_ROWS,
     *LINK_ROWS,
     *STRIPE_ROWS,

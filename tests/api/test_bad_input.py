@@ -1,4 +1,4 @@
-"""Every row of bad_input.py and bad_money.py: the right refusal in the one shape, nothing written, the line still good."""
+"""Every row of bad_input.py and bad_money.py: the right refusal in one shape, nothing written, the line still good."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -426,3 +427,25 @@ async def _set(rows: asyncpg.Connection, url: str, change: str) -> None:
     assert place is not None
     done = await rows.execute(f"update payment_link set {change} where account_id = $1 and id = $2", *place)
     assert done == "UPDATE 1", done
+
+
+def test_a_key_and_a_link_that_were_asked_for_once_are_kept_sealed(company: Company, service: Server) -> None:
+    once = {"idempotency-key": "sealed"}
+    issued = company.call("POST", "/v1/companies/{company}/keys", {"name": "second"}, once)
+    path = f"/v1/accounts/{company.account()}/payment_links"
+    link = company.call("POST", path, {}, {"idempotency-key": "sealed too"})
+    assert company.call("POST", "/v1/companies/{company}/keys", {"name": "second"}, once).raw == issued.raw
+
+    async def kept() -> list[bytes]:
+        connection = await asyncpg.connect(service.dsn)
+        try:
+            rows = await connection.fetch("select body from stored_answer where key like 'sealed%'")
+            return [bytes(row["body"]) for row in rows]
+        finally:
+            await connection.close()
+
+    bodies = asyncio.run(kept())
+    assert len(bodies) == 2
+    for body in bodies:
+        assert issued.data["api_key"].encode() not in body
+        assert link.data["url"].encode() not in body

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
 
+from tenuto.api.app import ROUTES
+from tenuto.service.accounts import ALL_SCOPES
 from tests.client import Client, Company, Reply
 from tests.simulated import Simulated
 
@@ -282,6 +285,40 @@ def test_the_same_key_charges_once(company: Company, stripe: Simulated, header: 
     assert amount(company, account) == 1000
 
 
+def test_many_at_once_with_one_key_charge_once(company: Company, stripe: Simulated) -> None:
+    account = company.account(credits=0)
+    company.card(account)
+
+    def ask_alone(_: int) -> Reply:
+        with Client(company.client.host, company.client.port) as client:
+            return deposit(Company(client, company.id, company.key), account, key="all at once")
+
+    with ThreadPoolExecutor(12) as crowd:
+        replies = list(crowd.map(ask_alone, range(24)))
+    assert {reply.status for reply in replies} <= {200, 202, 409}
+    assert {reply.code for reply in replies if reply.status == 409} <= {"request_in_progress"}
+    assert deposit(company, account, key="all at once").data["payment"]["status"] == "succeeded"
+    assert charged(stripe, company) == [500]
+    assert amount(company, account) == 1000
+    assert len(payments(company, account)) == 1
+
+
+def test_many_at_once_without_a_key_leave_one_under_way(company: Company, stripe: Simulated) -> None:
+    account = company.account(credits=0)
+    company.card(account)
+
+    def ask_alone(_: int) -> Reply:
+        with Client(company.client.host, company.client.port) as client:
+            return deposit(Company(client, company.id, company.key), account)
+
+    with ThreadPoolExecutor(8) as crowd:
+        replies = list(crowd.map(ask_alone, range(8)))
+    done = [reply for reply in replies if reply.status == 200]
+    assert {reply.code for reply in replies if reply.status != 200} <= {"refill_in_progress", "request_in_progress"}
+    assert len(charged(stripe, company)) == len(done) >= 1
+    assert amount(company, account) == 1000 * len(done)
+
+
 def test_a_refused_charge_sticks_to_its_key(company: Company) -> None:
     account = company.account(credits=0)
     company.card(account, REFUSING)
@@ -468,6 +505,28 @@ def test_one_payment_shows_every_attempt(company: Company) -> None:
     assert amount(company, account) == 1000
 
 
+@pytest.mark.parametrize("scope", ["payments:read", "payments:write"])
+def test_money_is_moved_and_seen_only_with_its_scope(company: Company, client: Client, scope: str) -> None:
+    account = company.account(credits=0)
+    card, payment = company.card(account), company.deposit(account)
+    ids = {"company_id": company.id, "account_id": account, "card_id": card, "payment_id": payment}
+    ids["denomination"] = "credits"
+    others = [one for one in ALL_SCOPES if one != scope]
+    issued = ask(company, "POST", f"/companies/{company.id}/keys", {"scopes": others})
+    without = Company(client, company.id, issued["api_key"])
+
+    found = [route for route in ROUTES if route.scope == scope]
+    assert len(found) >= 4
+    for route in found:
+        reply = without.call(route.method, f"/v1{route.path.format(**ids)}", route.example)
+        refused(reply, 403, "insufficient_scope", scope=scope)
+    assert charged_once(company, account, payment)
+
+
+def charged_once(company: Company, account: str, payment: str) -> bool:
+    return [one["id"] for one in payments(company, account)] == [payment]
+
+
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 
@@ -507,6 +566,18 @@ def test_a_failed_payment_is_given_up_at_the_provider_too(company: Company, stri
 def test_an_unknown_payment_is_not_found(company: Company, verb: str) -> None:
     refused(company.call("POST", f"/v1/payments/pay_000000000000000000/{verb}"), 404, "not_found")
     refused(company.call("POST", f"/v1/payments/a_00000000/{verb}"), 404, "not_found")
+
+
+def test_what_was_charged_before_it_could_be_given_up_is_credited(company: Company, stripe: Simulated) -> None:
+    account = company.account(credits=0)
+    company.card(account, SLOW)
+    payment_id = deposit(company, account).data["payment"]["id"]
+
+    assert ask(company, "POST", f"/payments/{payment_id}/void")["status"] == "pending"
+    stripe.release()
+    ask(company, "POST", f"/companies/{company.id}/clock", {"advance_seconds": 300})
+    assert ask(company, "GET", f"/payments/{payment_id}")["status"] == "succeeded"
+    assert (charged(stripe, company), amount(company, account)) == ([500], 1000)
 
 
 # --- refunds ----------------------------------------------------------------------------------------------------------
@@ -589,6 +660,36 @@ def test_money_that_came_outside_goes_back_outside(company: Company) -> None:
     back = ask(company, "POST", f"/payments/{payment['id']}/refund", {"amount": 200})
     assert (back["status"], back["amount"], back["stripe_refund_id"]) == ("succeeded", 200, None)
     assert ask(company, "GET", f"/payments/{payment['id']}")["refunded"] == 200
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "left"), [("pendingRefund", "succeeded", 800), ("refundFail", "failed", 1000)]
+)
+def test_a_refund_that_takes_its_time_takes_units_only_when_it_is_made(
+    company: Company, stripe: Simulated, token: str, status: str, left: int
+) -> None:
+    account = company.account()
+    company.card(account, f"pm_card_{token}")
+    payment_id = company.deposit(account)
+    path = f"/v1/payments/{payment_id}/refund"
+
+    begun = company.call("POST", path, {"amount": 100})
+    assert (begun.status, begun.data["status"], amount(company, account)) == (202, "pending", 1000)
+    refused(company.call("POST", path, {"amount": 401}), 422, "refund_exceeds_payment", refundable=400)
+    stripe.release()
+    ask(company, "POST", f"/companies/{company.id}/clock", {"advance_seconds": 7200})
+    (refund,) = ask(company, "GET", f"/payments/{payment_id}")["refunds"]
+    assert (refund["id"], refund["status"], amount(company, account)) == (begun.data["id"], status, left)
+
+
+def test_an_account_keeps_a_bounded_number_of_cards(company: Company) -> None:
+    account = company.account()
+    for _ in range(20):
+        company.card(account)
+
+    reply = company.call("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"})
+    refused(reply, 422, "invalid_field", path="token")
+    assert len(ask(company, "GET", f"/accounts/{account}/cards")) == 20
 
 
 # --- captures ---------------------------------------------------------------------------------------------------------

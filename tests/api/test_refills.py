@@ -174,7 +174,8 @@ def test_a_refill_says_what_when_and_for_how_much(
     account = company.account(credits=0)
     company.card(account)
 
-    refused(refill(company, account, terms), 422, code, path=path)
+    for said in (terms, {**terms, "preview": True}):
+        refused(refill(company, account, said), 422, code, path=path)
     assert company.balance(account, "credits")["threshold"] is None
 
 
@@ -184,6 +185,26 @@ def test_a_refill_for_nothing_needs_no_card(company: Company) -> None:
 
     forward(company, seconds=1)
     assert amount(company, account) == 100
+
+
+def test_a_balance_can_be_opened_with_its_refill(company: Company, stripe: Simulated) -> None:
+    account = company.account()
+    company.card(account)
+    path = f"/v1/accounts/{account}/balance"
+    terms = {"amount": 50, "threshold": 100, "refill_amount": 1000, "usd_charge": 500}
+
+    opened = company.call("POST", f"{path}/credits", terms, {"idempotency-key": "k"})
+    assert (opened.status, opened.data["amount"], opened.data["threshold"]) == (200, 50, 100)
+    assert company.call("POST", f"{path}/credits", terms, {"idempotency-key": "k"}).raw == opened.raw
+    refused(company.call("POST", f"{path}/credits", terms), 409, "balance_exists")
+    forward(company, seconds=1)
+    assert amount(company, account) == 1050
+    monthly = {"refill_monthly": True, "refill_amount": 7, "usd_charge": 100}
+    refused(company.call("POST", f"{path}/tokens", monthly), 422, "invalid_field")
+    refused(company.call("GET", f"{path}/tokens"), 404, "not_found")
+    assert charged(stripe, company) == 1
+    refused(company.call("POST", f"{path}/seats", {"threshold": 5}), 422, "missing_field")
+    refused(company.call("GET", f"{path}/seats"), 404, "not_found")
 
 
 # --- declines, caps, resuming -----------------------------------------------------------------------------------------
@@ -326,6 +347,8 @@ def test_a_preview_of_a_monthly_refill_says_what_it_charges_now(company: Company
     price = {"preview": True, "amount_to_charge": 500, "currency": "USD", "amount_to_deposit": 1000}
 
     assert set_refill(company, account, **MONTHLY, preview=True) == {**price, "denomination": "credits"}
+    begun = {**MONTHLY, "amount": 7, "usd_charge": 700}
+    assert set_refill(company, account, **begun, preview=True)["amount_to_charge"] == 700
     later = set_refill(company, account, **THRESHOLD, preview=True)
     assert (later["amount_to_charge"], later["amount_to_deposit"]) == (0, 0)
     assert charged(stripe, company) == 0

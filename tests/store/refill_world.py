@@ -43,13 +43,14 @@ GIVES = 1000
 COSTS = 900
 LIMIT = 500
 LEASE_AND_A_BIT = 61
-ROUNDS_MAX = 60
+ROUNDS_MAX = 90
 CONFIRM = "payment_intents.confirm"
 REFILLS = ("refill", "threshold_refill")
 PER_SECOND = 100_000.0
 DEADLY = 0.08
-DECLINED = 0.4
+DECLINED = 0.25
 HALF = 0.5
+RARE = 0.2
 PATIENCE_SECONDS = 5.0
 _REACH = re.compile(r'\.reach\(f?"([^"]+)"\)')
 
@@ -344,7 +345,7 @@ class World:
         return (await self.company.balance(account_id, denomination)).amount
 
     async def unresolved(self) -> list[str]:
-        """What is due, or in doubt: everything but a decline that waits for its date."""
+        """What is due, or in doubt: everything but a decline that waits for its date, and what waits for it."""
         now = self.engine.now_of(self.environment)
         found = [
             f"payment {p.id} is {p.status}"
@@ -354,7 +355,9 @@ class World:
         found += [f"refund {r.id} is {r.status}" for r in await self.refunds() if r.status == "intended"]
         rows = await self.company.rows(
             "select account_id, denomination, due_at, next_at from refill where environment_id = $1"
-            " and payment_id is null and parked_at is null and (due_at <= $2 or next_at <= $2)",
+            " and payment_id is null and parked_at is null and (due_at <= $2 or next_at <= $2)"
+            " and not exists (select from payment p where p.account_id = refill.account_id and p.declines > 0"
+            " and p.slot = refill.denomination and p.status = 'created')",
             self.environment.id,
             now,
         )
@@ -532,9 +535,10 @@ class Storm:
         self.log: list[str] = []
         self.owners: list[int] = []
         self._verbs = (
-            *((self.use, 5), (self.work, 8), (self.wait, 6), (self.deposit, 3), (self.give_up, 1), (self.again, 2)),
-            *((self.give_back, 2), (self.card, 2), (self.hear, 3), (self.break_something, 4), (self.argue, 1)),
-            *((self.hold, 1), (self.forget, 1), (self.resume, 1)),
+            *((self.use, 20), (self.work, 20), (self.wait, 7), (self.deposit, 5), (self.give_up, 1), (self.again, 2)),
+            *((self.give_back, 3), (self.card, 6), (self.hear, 4), (self.break_something, 5), (self.argue, 1)),
+            *((self.hold, 2), (self.forget, 1), (self.resume, 3), (self.change, 2), (self.end, 0.5)),
+            *((self.take_card, 1), (self.revoke, 2)),
         )
 
     async def begin(self, count: int) -> None:
@@ -559,6 +563,7 @@ class Storm:
         """Nothing goes wrong any more; good cards, and everything that was held is let on."""
         self.world.stripe.heal()
         self.world.engine.faults = None
+        self.world.stripe.set_key(self.world.key, revoked=False)
         await self._resume()
         await self.hear(everything=True)
         async with self.world.worker() as fresh:
@@ -596,7 +601,7 @@ class Storm:
 
     async def use(self) -> None:
         owner, denomination = self._owner(), self.chance.choice(("tokens", "minutes"))
-        await self.world.company.adjust(owner, denomination, -self.chance.randint(1, GIVES))
+        await self.world.company.adjust(owner, denomination, -self.chance.randint(GIVES // 4, GIVES))
 
     async def work(self) -> None:
         async with self.world.worker() as worker:
@@ -612,7 +617,9 @@ class Storm:
         return {task for task in asyncio.all_tasks() if task is mine or "Storm" in repr(task.get_coro())}
 
     async def wait(self) -> None:
-        self.world.clock.forward(seconds=self.chance.choice((1, 5, 30, 61, 61, 61, 3_600, 90_000, 2_764_800)))
+        self.world.clock.forward(
+            seconds=self.chance.choice((1, 5, 30, 61, 61, 61, 600, 3_600, 3_600, 90_000, 2_764_800))
+        )
 
     async def deposit(self) -> None:
         begun = await self.world.deposit(self._owner(), self.chance.choice(("tokens", "minutes")))
@@ -632,11 +639,12 @@ class Storm:
         await self.world.drive_refund(await self.world.refund(paid, amount))
 
     async def card(self) -> None:
-        kind = self.chance.choice(("visa", "mastercard", "chargeCustomerFail", "authenticationRequired"))
+        kinds = ("visa", "visa_debit", "mastercard", "mastercard_debit", "amex", "discover", "chargeCustomerFail")
+        kind = self.chance.choice(kinds)
         await self.world.give_card(self._owner(), f"pm_card_{kind}")
 
     async def hear(self, *, everything: bool = False) -> None:
-        """Some of the newest messages, or all there are, doubled and in any order; what is refused comes again later."""
+        """Some of the newest messages, or all there are twice, in any order; what is refused comes again later."""
         bodies = self.world.messages()
         told = bodies * 2 if everything else self.chance.choices(bodies[-40:], k=10)
         self.chance.shuffle(told)
@@ -665,6 +673,9 @@ class Storm:
             await self.world.deliver(self.world.messages()[-4:])
 
     async def hold(self) -> None:
+        if self.chance.random() < 2 * RARE:
+            await self._resume()
+            return
         async with self.world.engine.database.writing() as unit:
             await payments.suspend_capture(self.world.engine, unit, self.world.environment, self._owner())
 
@@ -672,8 +683,27 @@ class Storm:
         self.world.stripe.advance(25 * 3600)
 
     async def resume(self) -> None:
+        owner, denomination = self._owner(), self.chance.choice(("tokens", "minutes"))
         async with self.world.engine.database.writing() as unit:
-            await refills.resume_refill(self.world.engine, unit, self.world.environment, self._owner(), "tokens")
+            await refills.resume_refill(self.world.engine, unit, self.world.environment, owner, denomination)
+
+    async def change(self) -> None:
+        """Other settings of a refill, or a refill where there was none."""
+        threshold, gives = self.chance.choice((50, 100, 2 * GIVES)), self.chance.choice((GIVES // 2, GIVES))
+        await self.world.refill_below(self._owner(), threshold=threshold, gives=gives)
+
+    async def end(self) -> None:
+        async with self.world.engine.database.writing() as unit:
+            await refills.end_refill(self.world.engine, unit, self.world.environment, self._owner(), "tokens")
+
+    async def take_card(self) -> None:
+        owner = self._owner()
+        async with self.world.engine.database.writing() as unit:
+            for card in (await shelf.list_cards(unit, owner))[:1]:
+                await cards.remove_card(self.world.engine, unit, self.world.environment, owner, card.id)
+
+    async def revoke(self) -> None:
+        self.world.stripe.set_key(self.world.key, revoked=self.chance.random() < RARE)
 
     async def _resume(self) -> None:
         for owner in self.owners:

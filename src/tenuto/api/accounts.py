@@ -29,6 +29,7 @@ from tenuto.store.invoices import read_owed
 from . import body as bodies
 from . import invoice_input, shapes
 from .invoice_input import InvoicingIn
+from .refills import put_refill
 from .routes import PAGING, Call, Param, Route
 from .usage import page_of
 
@@ -111,10 +112,14 @@ class AccountChange(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BalanceIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A balance to open."""
+    """A balance to open, with how it is refilled where it is."""
 
     amount: int = 0
     credit_limit: int | None = None
+    threshold: int | None = None
+    refill_amount: int | None = None
+    usd_charge: int | None = None
+    refill_monthly: bool | None = None
 
 
 class BalanceChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -268,7 +273,7 @@ async def issue_key(call: Call) -> Answer:
         key, secret = issued
         return shapes.wrapped(shapes.KeyIssuedOut(**shapes.key_fields(key, live=mode == "live"), api_key=secret))
 
-    return await call.once(verb, render)
+    return await call.once(verb, render, is_secret=True)
 
 
 async def list_keys(call: Call) -> Answer:
@@ -336,7 +341,7 @@ async def open_account(call: Call) -> Answer:
             shown.card_collector_url = address
         return shapes.wrapped(shown)
 
-    return await call.once(verb, render)
+    return await call.once(verb, render, is_secret=collects)
 
 
 def _is_truthy(raw: msgspec.Raw) -> bool:
@@ -375,7 +380,7 @@ async def _open_with_card(call: Call, fields: dict[str, Any], token: str) -> Ans
         )
         return Answer(200, shapes.wrapped(shapes.account(opened, {}, _currency(call))))
 
-    return await call.once_in_steps(Steps(nothing, nothing, finish))
+    return await call.once_in_steps(Steps(nothing, nothing, finish, leaves_nothing=True))
 
 
 def _currency(call: Call) -> str:
@@ -449,14 +454,39 @@ async def open_balance(call: Call) -> Answer:
     given = call.decoded(BalanceIn) if call.body else BalanceIn()
     amount = bodies.whole(given.amount, "amount", least=-AMOUNT_MAX)
     limit = None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit")
+    changes = _refill_of(given)
 
-    async def verb(unit: Unit) -> records.BalanceRow:
+    async def opening(unit: Unit) -> None:
         await service.open_account_balance(
             call.engine, unit, call.environment, account_id, denomination, amount=amount, credit_limit=limit
         )
+
+    if changes:
+        call.caller.needs("payments:write")
+        if changes.get("is_monthly"):
+            # Its first refill is charged at once, and a card that refuses it must not leave a balance behind.
+            raise invalid("refill_monthly", "is set with PUT …/autorefill, once the balance is there.")
+        return await put_refill(call, await call.account(), denomination, changes, opening=opening)
+
+    async def verb(unit: Unit) -> records.BalanceRow:
+        await opening(unit)
         return await _balance(call, unit, account_id, denomination)
 
     return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
+
+
+def _refill_of(given: BalanceIn) -> dict[str, Any]:
+    """The refill that a balance is opened with, if it says any (contract 2.2)."""
+    changes: dict[str, Any] = {}
+    if given.refill_amount is not None:
+        changes["amount"] = bodies.whole(given.refill_amount, "refill_amount", least=1)
+    if given.usd_charge is not None:
+        changes["charge_amount"] = bodies.whole(given.usd_charge, "usd_charge")
+    if given.threshold is not None:
+        changes["threshold"] = bodies.whole(given.threshold, "threshold")
+    if given.refill_monthly is not None:
+        changes["is_monthly"] = given.refill_monthly
+    return changes
 
 
 async def change_balance(call: Call) -> Answer:
@@ -648,7 +678,11 @@ ROUTES: Final = (
         shapes.BalanceOut,
         scope="balances:write",
         body=BalanceIn,
-        refusals=("balance_exists",),
+        refusals=(
+            *("balance_exists", "payment_method_required", "payment_failed", "refill_in_progress"),
+            *("amount_not_chargeable", "balance_out_of_range"),
+        ),
+        pending="Opened; whether its first refill is paid is not known yet. It goes on by itself.",
         example={"amount": 1000},
     ),
     Route(

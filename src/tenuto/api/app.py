@@ -29,7 +29,7 @@ from tenuto.engine import Answer, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.store.database import Contended, Unavailable
 
-from . import accounts, cards, catalog, clock, invoices, pages, payments, usage
+from . import accounts, cards, catalog, clock, invoices, pages, payments, refills, usage
 from .auth import Callers
 from .body import BODY_MAX
 from .openapi import document
@@ -38,7 +38,7 @@ from .usage import error_body
 
 ROUTES: Final = (
     *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *usage.ROUTES),
-    *(*cards.ROUTES, *payments.ROUTES, *invoices.ROUTES),
+    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES),
 )
 
 STATUSES: Final = {

@@ -135,7 +135,7 @@ async def attach_card(call: Call) -> Answer:
         given = await service.give_card(call.engine, call.environment, account.id, token, key)
         return await keep(call, account.id, given)
 
-    return await call.once_in_steps(Steps(nothing, nothing, finish))
+    return await call.once_in_steps(Steps(nothing, nothing, finish, leaves_nothing=True))
 
 
 async def keep(call: Call, account_id: int, given: Card) -> Answer:
@@ -222,7 +222,7 @@ async def make_link(call: Call) -> Answer:
     async def verb(unit: Unit) -> tuple[Link, str]:
         return await service.make_link(call.engine, unit, call.environment, account.id, return_url=address, life=life)
 
-    return await call.once(verb, lambda made: shapes.wrapped(link_out(call, *made)))
+    return await call.once(verb, lambda made: shapes.wrapped(link_out(call, *made)), is_secret=True)
 
 
 async def make_account_link(call: Call) -> Answer:
@@ -256,7 +256,7 @@ async def make_account_link(call: Call) -> Answer:
             )
         )
 
-    return await call.once(verb, render)
+    return await call.once(verb, render, is_secret=True)
 
 
 # --- messages of the provider -----------------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ async def make_link(call: Call) -> Answer:
         url = f"{call.engine.public_url}/i/{token}"
         return shapes.wrapped(shown.InvoiceLinkOut(url=url, expires_at=bodies.spelled(link.expires_at)))
 
-    return await call.once(verb, render)
+    return await call.once(verb, render, is_secret=True)
 
 
 async def get_invoice(call: Call) -> Answer:

@@ -103,6 +103,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "charge_against_denomination": {"string": _UNIT},
     "RefillIn.amount": {"integer": _ABOVE_ZERO},
     "RefundIn.amount": {"integer": _ABOVE_ZERO},
+    "refill_amount": {"integer": _ABOVE_ZERO},
     "usd_charge": {"integer": _WHOLE},
     "threshold": {"integer": _WHOLE},
     "skipped": {"string": {"enum": ["process", "void"]}},

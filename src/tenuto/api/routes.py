@@ -147,10 +147,16 @@ class Call:
         """The denomination in the path."""
         return bodies.token(self.params["denomination"], "denomination", bodies.DENOMINATION_MAX)
 
-    async def once(self, verb: Callable[[Unit], Awaitable[Result]], render: Callable[[Result], bytes]) -> Answer:
-        """Do a verb in a unit, once per Idempotency-Key."""
+    async def once(
+        self,
+        verb: Callable[[Unit], Awaitable[Result]],
+        render: Callable[[Result], bytes],
+        *,
+        is_secret: bool = False,
+    ) -> Answer:
+        """Do a verb in a unit, once per Idempotency-Key; an answer that is secret is kept sealed."""
         environment = self._caller.environment if self._caller is not None else None
-        return await run_once(self.engine, environment, self.idempotency(), verb, render)
+        return await run_once(self.engine, environment, self.idempotency(), verb, render, is_secret=is_secret)
 
     async def once_in_steps(self, steps: Steps) -> Answer:
         """Do a verb that asks a stranger on its way, once per Idempotency-Key."""

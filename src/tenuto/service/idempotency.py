@@ -29,8 +29,12 @@ async def run_once(
     once: Once | None,
     verb: Callable[[Unit], Awaitable[Result]],
     render: Callable[[Result], bytes],
+    *,
+    is_secret: bool = False,
 ) -> Answer:
     """Run a verb in a unit and render its answer (status 200), or replay the stored one.
+
+    ``is_secret``: the answer holds what nobody may read in the database (a key, a signed address): it is kept sealed.
 
     Raises Refusal: the verb's own, ``key_reused``, or ``request_in_progress`` when locks cannot be had in time.
     """
@@ -42,9 +46,10 @@ async def run_once(
                 now = engine.now_of(environment)
                 stored = await _claim(unit, environment.id, once, now)
                 if stored is not None:
-                    return stored
+                    return _opened(engine, environment, once, stored)
                 body = render(await verb(unit))
-                await ledger.store_answer(unit, environment.id, once.key, 200, body)
+                kept = engine.vault.seal(body.decode(), context=_context(environment, once)) if is_secret else body
+                await ledger.store_answer(unit, environment.id, once.key, 200, kept)
                 return Answer(200, body)
         except AccountMovedOn:
             continue
@@ -58,12 +63,14 @@ class Steps(NamedTuple):
 
     ``begin`` writes down, in the unit that claims the key, what is to be done; ``resume`` finds that again when the
     same key comes back before there was an answer; ``finish`` does it, with nothing open, and gives the answer, or an
-    answer of 202 that is not kept because the end is not known yet.
+    answer of 202 that is not kept because the end is not known yet. ``leaves_nothing``: where ``finish`` refuses,
+    nothing was written, so the key may be used again for something else.
     """
 
     begin: Callable[[Unit], Awaitable[Any]]
     resume: Callable[[Unit], Awaitable[Any]]
     finish: Callable[[Any], Awaitable[Answer]]
+    leaves_nothing: bool = False
 
 
 ACCEPTED: Final = 202
@@ -92,11 +99,28 @@ async def run_in_steps(engine: Engine, environment: Environment, once: Once | No
             raise Refusal("request_in_progress") from error
     else:
         raise Refusal("request_in_progress")
-    answer = await steps.finish(begun)
+    try:
+        answer = await steps.finish(begun)
+    except Refusal:
+        if once is not None and steps.leaves_nothing:
+            async with engine.database.writing() as unit:
+                await ledger.let_go_of_answer(unit, environment.id, once.key)
+        raise
     if once is not None and answer.status != ACCEPTED:
         async with engine.database.writing() as unit:
             await ledger.store_answer(unit, environment.id, once.key, answer.status, answer.body)
     return answer
+
+
+def _context(environment: Environment, once: Once) -> str:
+    return f"answer {environment.id} {once.key}"
+
+
+def _opened(engine: Engine, environment: Environment, once: Once, stored: Answer) -> Answer:
+    """A stored answer as it was given; what was kept sealed begins with no brace."""
+    if stored.body.startswith(b"{"):
+        return stored
+    return stored._replace(body=engine.vault.open(stored.body, context=_context(environment, once)).encode())
 
 
 async def _known(unit: Unit, environment_id: int, once: Once, now: datetime) -> Answer | bool:

@@ -126,7 +126,7 @@ async def begin_deposit(
 
 
 async def _clear_slot(unit: Unit, account_id: int, slot: str, now: datetime) -> None:
-    found = await payments.open_payment(unit, account_id, slot)
+    found = await payments.open_payment(unit, account_id, slot, or_skipped=False)
     if found is None:
         return
     if not (found.status == "created" and found.declines):
@@ -310,7 +310,7 @@ async def _record(
         case GatewayRefused():
             after = failed(before, "gateway_refused", f"{outcome.code}: {outcome.message}", now=now)
         case _:
-            after = in_doubt(before, tries=before.fence, now=now)
+            after = in_doubt(before, tries=max(0, before.fence - 1 - before.attempts), now=now)
     was_asked = before.status in {"confirming", "processing"} and after.status not in {before.status, "created"}
     if was_asked or after.declines > before.declines:
         ended = "declined" if after.declines > before.declines or after.status == "failed" else after.status
@@ -426,7 +426,7 @@ async def retry_payment(
     before = await _payment(unit, environment, account_id, payment_id)
     after = retried(before, now=now)
     if after.slot is not None:
-        other = await payments.open_payment(unit, account_id, after.slot)
+        other = await payments.open_payment(unit, account_id, after.slot, or_skipped=False)
         if other is not None and other.id != after.id:
             raise Refusal("refill_in_progress", payment_id=spell_of_account("pay", account_id, other.id))
     await payments.update_payment(unit, after, now)
@@ -462,10 +462,16 @@ async def resume_capture(
     """Take captures up again; each that was skipped is to be processed or is voided. Which ones (account, payment)."""
     await _set_capture(engine, unit, environment, account_id, is_suspended=False)
     found = await payments.skipped_payments(unit, environment.id, account_id, limit)
+    resumed = []
     for owner, payment_id in sorted(found):
         verb = retry_payment if process else void_payment
-        await verb(engine, unit, environment, owner, payment_id)
-    return found
+        try:
+            await verb(engine, unit, environment, owner, payment_id)
+        except Refusal:
+            # A deposit of this balance is being paid for: this one stays skipped, to be retried by itself.
+            continue
+        resumed.append((owner, payment_id))
+    return resumed
 
 
 async def _set_capture(

@@ -65,9 +65,7 @@ async def set_refill(
     state = await ledger.take_account(unit, environment.id, account_id, now)
     known = await refills.read_refill(unit, account_id, denomination)
     if known is None:
-        for name, path in (("amount", "amount"), ("charge_amount", "usd_charge")):
-            if name not in changes:
-                raise Refusal("missing_field", f"{path}: a new refill says how much it gives and costs.", path=path)
+        refuse_incomplete(changes)
     refill = known or new_refill(account_id, denomination, environment.id, now)
     changed = change(refill, changes, is_new=known is None)
     tick = max(engine.tick(), state.tick + 1)
@@ -92,6 +90,13 @@ async def set_refill(
         changed = changed._replace(refill=kept)
     await ledger.raise_tick(unit, account_id, tick)
     return RefillSet(changed.refill, None)
+
+
+def refuse_incomplete(changes: Mapping[str, Any]) -> None:
+    """Raises Refusal ``missing_field`` where a new refill does not say what it gives and costs."""
+    for name, path in (("amount", "amount"), ("charge_amount", "usd_charge")):
+        if name not in changes:
+            raise Refusal("missing_field", f"{path}: a new refill says how much it gives and costs.", path=path)
 
 
 def _due_if_low(refill: Refill, state: AccountState, now: datetime) -> Refill:

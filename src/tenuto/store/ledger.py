@@ -594,6 +594,13 @@ async def store_answer(unit: Unit, environment_id: int, key: str, status: int, b
     )
 
 
+async def let_go_of_answer(unit: Unit, environment_id: int, key: str) -> None:
+    """Give an idempotency key back that was claimed and never got an answer."""
+    await unit.execute(
+        "delete from stored_answer where environment_id = $1 and key = $2 and status is null", environment_id, key
+    )
+
+
 async def forget_answers(unit: Unit, before: datetime, limit: int) -> int:
     """Delete stored answers made before a moment; how many."""
     done: str = await unit.execute(

@@ -83,13 +83,15 @@ async def find_by_intent(reader: Reader, environment_id: int, intent_id: str) ->
     return None if row is None else payment_of(row)
 
 
-async def open_payment(reader: Reader, account_id: int, slot: str) -> Payment | None:
-    """The open (or skipped) payment that holds a slot of an account."""
+async def open_payment(reader: Reader, account_id: int, slot: str, *, or_skipped: bool = True) -> Payment | None:
+    """The payment that holds a slot of an account: the open one, else one that was skipped, if that counts."""
     row = await reader.fetchrow(
         f"{_PAYMENT_SELECT} from payment p where p.account_id = $1 and p.slot = $2"
-        " and p.status in ('intended', 'created', 'confirming', 'processing', 'skipped')",
+        " and (p.status in ('intended', 'created', 'confirming', 'processing') or $3 and p.status = 'skipped')"
+        " order by p.status = 'skipped', p.id limit 1",
         account_id,
         slot,
+        or_skipped,
     )
     return None if row is None else payment_of(row)
 
