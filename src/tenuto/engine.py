@@ -165,6 +165,7 @@ class Engine:
         self._vault: Vault | None = None
         self._gateways: dict[int, tuple[bytes | None, PaymentGateway]] = {}
         self._nudges: dict[str, asyncio.Event] = {}
+        self._making_gateway = asyncio.Lock()
 
     @classmethod
     async def open(cls, settings: Settings, dsn: str) -> Engine:
@@ -194,6 +195,14 @@ class Engine:
         Raises Refusal ``gateway_not_configured``.
         """
         sealed = environment.stripe.key
+        known = self._gateways.get(environment.id)
+        if known is not None and known[0] == sealed:
+            return known[1]
+        async with self._making_gateway:
+            # Made once, whoever else wanted it meanwhile: its pace is kept by counting all its requests.
+            return await self._make_gateway(environment, sealed)
+
+    async def _make_gateway(self, environment: Environment, sealed: bytes | None) -> PaymentGateway:
         known = self._gateways.get(environment.id)
         if known is not None and known[0] == sealed:
             return known[1]

@@ -16,6 +16,7 @@ from tenuto.core.identifiers import read_of_account, spell, spell_of_account
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import retried
 from tenuto.core.refill import resumed
+from tenuto.core.usage import AccountState
 from tenuto.engine import Engine
 from tenuto.gateway.messages import read_event
 from tenuto.gateway.port import BadSignature, Card, CardDeclined, GatewayEvent, GatewayRefused, GatewayUnclear
@@ -124,7 +125,7 @@ async def keep_card(engine: Engine, unit: Unit, environment: Environment, accoun
         card = known._replace(is_default=True)
         await payments.choose_card(unit, account_id, known.id)
     await ledger.raise_tick(unit, account_id, tick)
-    await _take_up(engine, unit, account_id, now)
+    await _take_up(engine, unit, state, now)
     return card
 
 
@@ -139,17 +140,18 @@ async def choose_card(
 ) -> StoredCard:
     """Charge this card from now on."""
     now = engine.now_of(environment)
-    await ledger.take_account(unit, environment.id, account_id, now)
+    state = await ledger.take_account(unit, environment.id, account_id, now)
     found = await payments.read_card(unit, account_id, card_id)
     if found is None:
         raise Refusal("not_found")
     await payments.choose_card(unit, account_id, card_id)
-    await _take_up(engine, unit, account_id, now)
+    await _take_up(engine, unit, state, now)
     return found._replace(is_default=True)
 
 
-async def _take_up(engine: Engine, unit: Unit, account_id: int, now: datetime) -> None:
-    """What an old card had stopped goes on with the new one."""
+async def _take_up(engine: Engine, unit: Unit, state: AccountState, now: datetime) -> None:
+    """What an old card had stopped goes on with the new one, where it is still needed."""
+    account_id = state.account_id
     await payments.wake_payments(unit, account_id, now)
     await invoices.wake_collections(unit, account_id, now)
     for refill in await refills.list_refills(unit, account_id):
@@ -157,7 +159,10 @@ async def _take_up(engine: Engine, unit: Unit, account_id: int, now: datetime) -
             continue
         taken = resumed(refill)
         failed = await payments.last_failed(unit, account_id, refill.denomination)
-        if failed is not None and await payments.open_payment(unit, account_id, refill.denomination) is None:
+        is_low = refill.threshold is not None and state.balances[refill.denomination].available < refill.threshold
+        is_needed = failed is not None and (failed.reason == "refill" or is_low)
+        is_free = await payments.open_payment(unit, account_id, refill.denomination) is None
+        if failed is not None and is_needed and is_free:
             await payments.update_payment(unit, retried(failed, now=now), now)
             taken = taken._replace(payment_id=failed.id)
         await refills.put_refill(unit, taken, now)

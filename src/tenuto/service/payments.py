@@ -307,6 +307,11 @@ async def _record(
                 after = failed(before, refusal.code, refusal.message, now=now)
         case GatewayRefused(is_key=True) if before.reason not in {"deposit", "refill_start"} or before.intent_id:
             after = before._replace(code=outcome.code, message=outcome.message, next_attempt_at=now + KEY_TROUBLE)
+        case GatewayRefused() if turn.action in {"inspect", "cancel"}:
+            # The intent cannot be looked at, with another company's key for instance: it may have been paid, so nothing
+            # is concluded from that.
+            _log.error("payment", payment=before.id, account=before.account_id, outcome="in doubt", reason=outcome.code)
+            after = before._replace(code=outcome.code, message=outcome.message, next_attempt_at=now + KEY_TROUBLE)
         case GatewayRefused():
             after = failed(before, "gateway_refused", f"{outcome.code}: {outcome.message}", now=now)
         case _:

@@ -15,19 +15,26 @@ from .database import Reader, Record
 
 
 class Due(NamedTuple):
-    """A kind of due rows: the table, the column of the due time, and which of its rows still wait."""
+    """A kind of due rows: the table, the column of the due time, and which of its rows still wait.
+
+    ``is_claimed``: a worker takes a row in hand until a moment of real time; meanwhile it is nobody else's to do.
+    """
 
     table: str
     column: str
     waiting: str
+    is_claimed: bool = False
 
 
 REFILLS_BY_DATE: Final = Due("refill", "next_at", "t.payment_id is null and t.parked_at is null")
 REFILLS_BY_THRESHOLD: Final = Due("refill", "due_at", "t.payment_id is null and t.parked_at is null")
 PAYMENTS: Final = Due(
-    "payment", "next_attempt_at", "t.status in ('intended', 'created', 'confirming', 'processing', 'voiding')"
+    "payment",
+    "next_attempt_at",
+    "t.status in ('intended', 'created', 'confirming', 'processing', 'voiding')",
+    is_claimed=True,
 )
-REFUNDS: Final = Due("refund", "next_attempt_at", "t.status = 'intended'")
+REFUNDS: Final = Due("refund", "next_attempt_at", "t.status = 'intended'", is_claimed=True)
 INVOICES_TO_CUT: Final = Due("invoice_terms", "next_at", "true")
 INVOICES_TO_FINALIZE: Final = Due("invoice", "finalize_at", "t.status = 'draft'")
 INVOICES_TO_COLLECT: Final = Due("invoice", "next_collection_at", "t.status = 'open'")
@@ -60,11 +67,12 @@ async def due_rows(
     ``now`` is real time; each half of a company is judged by its own clock. The halves take turns, so that one with
     much to do keeps no other waiting; ``each`` bounds what one may have of a pass.
     """
+    free = " and (t.claimed_until is null or t.claimed_until <= $1)" if kind.is_claimed else ""
     return await reader.fetch(
         f"select v.id as environment_id, d.* from environment v cross join lateral ("
         f" select t.{kind.column} as due, row_number() over (order by t.{kind.column}) as turn, {columns}"
         f" from {kind.table} t where t.environment_id = v.id"
-        f" and t.{kind.column} <= $1::timestamptz + v.clock_offset * interval '1 microsecond' and {kind.waiting}"
+        f" and t.{kind.column} <= $1::timestamptz + v.clock_offset * interval '1 microsecond' and {kind.waiting}{free}"
         f" order by t.{kind.column} limit $4) d"
         " where $3::integer is null or v.id = $3 order by d.turn, d.due limit $2",
         now,

@@ -155,14 +155,14 @@ async def skipped_payments(
 
 
 async def last_failed(reader: Reader, account_id: int, slot: str) -> Payment | None:
-    """The newest failed payment of a refill: what is tried again when its refill is taken up."""
+    """The newest payment of a refill, if it failed: what is tried again when its refill is taken up."""
     row = await reader.fetchrow(
-        f"{_PAYMENT_SELECT} from payment p where p.account_id = $1 and p.slot = $2 and p.status = 'failed'"
+        f"{_PAYMENT_SELECT} from payment p where p.account_id = $1 and p.slot = $2"
         " and p.reason in ('refill', 'threshold_refill') order by p.id desc limit 1",
         account_id,
         slot,
     )
-    return None if row is None else payment_of(row)
+    return None if row is None or row["status"] != "failed" else payment_of(row)
 
 
 async def refills_done(reader: Reader, account_id: int, denomination: str, now: datetime) -> RefillsDone:
