@@ -333,7 +333,8 @@ def test_a_message_of_success_is_a_hint_to_look_that_no_refusal_can_bury(status:
     if after is None:
         assert woken is None
         return
-    assert woken == before._replace(status=after, fence=4, next_attempt_at=NOW, finished_at=None)
+    kept = None if after == "voiding" else before.slot
+    assert woken == before._replace(status=after, fence=4, slot=kept, next_attempt_at=NOW, finished_at=None)
     assert next_step(woken, now=NOW) == ("cancel" if after == "voiding" else "inspect")
 
 

@@ -21,6 +21,7 @@ from tenuto.core.refill import (
     Changed,
     Need,
     Refill,
+    begun,
     begun_monthly,
     change,
     filled,
@@ -137,7 +138,11 @@ OPEN: Final = LOW._replace(payment_id=42, due_at=NOW, declines=2, retry_at=NOW)
 )
 def test_a_success_leaves_nothing_open(period_at: datetime | None, last_at: datetime) -> None:
     after = filled(OPEN._replace(last_at=NOW - HOUR), period_at=period_at)
-    assert after == LOW._replace(last_at=last_at)
+    assert after == LOW._replace(last_at=last_at, due_at=NOW), "a debit meanwhile is a need of its own"
+
+
+def test_a_need_that_is_taken_care_of_is_due_no_more() -> None:
+    assert begun(LOW._replace(due_at=NOW), 42) == LOW._replace(payment_id=42)
 
 
 def test_a_final_no_parks_it_until_somebody_acts() -> None:

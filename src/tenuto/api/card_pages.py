@@ -13,7 +13,6 @@ from urllib.parse import parse_qs
 import structlog
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.response import Redirect
 
 from tenuto.core.identifiers import spell_of_account
 from tenuto.core.outcomes import Kind, Refusal
@@ -95,8 +94,18 @@ async def _taken(engine: Engine, token: str, form: dict[str, list[str]]) -> Resp
         given = await cards.card_of_setup(engine, environment, link)
     await cards.keep_linked(engine, environment, link, given)
     if link.return_url is not None:
-        return Redirect(link.return_url, status_code=303, headers=HEADERS)
+        return page(_onward(link.return_url), 200)
     return page(_message("Thank you", "The card is saved. You may close this page."), 200)
+
+
+def _onward(address: str) -> str:
+    """Thanks, and on to where the company wants its customer: no redirect, since browsers take that for the form's."""
+    url = escape(address)
+    return (
+        f'{HEAD}<title>Thank you</title>\n<meta http-equiv="refresh" content="1;url={url}">\n</head>\n<body>\n<main>\n'
+        f'<h1>Thank you</h1>\n<p>The card is saved. <a href="{url}" rel="noreferrer">Go on</a></p>\n'
+        "</main>\n</body>\n</html>\n"
+    )
 
 
 async def _shown(
@@ -157,7 +166,10 @@ async def _form(request: Request[Any, Any, Any]) -> dict[str, list[str]]:
         body += chunk
         if len(body) > FORM_MAX:
             return {}
-    return parse_qs(body.decode("ascii", "replace"), max_num_fields=10)
+    try:
+        return parse_qs(body.decode("ascii", "replace"), max_num_fields=10)
+    except ValueError:
+        return {}
 
 
 def _token_of(form: dict[str, list[str]]) -> str | None:

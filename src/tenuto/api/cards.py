@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -171,8 +172,11 @@ async def remove_card(call: Call) -> Answer:
     async def begin(unit: Unit) -> StoredCard:
         return await service.remove_card(call.engine, unit, call.environment, account_id, card_id)
 
-    async def resume(_: Unit) -> StoredCard:
-        raise Refusal("not_found")
+    async def resume(unit: Unit) -> StoredCard:
+        found = await store.read_card(unit, account_id, card_id, or_removed=True)
+        if found is None:
+            raise Refusal("not_found")
+        return found
 
     async def finish(card: StoredCard) -> Answer:
         await service.forget_card(call.engine, call.environment, card)
@@ -203,8 +207,17 @@ def _return_url(given: str | None) -> str | None:
     if given is None:
         return None
     address = bodies.token(given, "return_url", URL_MAX)
-    if not address.startswith(("https://", "http://localhost", "http://127.0.0.1")):
-        raise invalid("return_url", "begins with https://.")
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    else:
+        is_here = parts.scheme == "http" and host in {"localhost", "127.0.0.1"}
+        if not (parts.scheme == "https" or is_here) or "@" in parts.netloc or "\\" in address:
+            host = None
+    if not host:
+        raise invalid("return_url", "begins with https:// and the name of a host.")
     return address
 
 

@@ -115,8 +115,9 @@ async def live_through(
             earliest = await due.earliest_due(reader, environment.id, after=at)
         if earliest is None or earliest >= engine.now() + offset:
             break
-        at = earliest
-        environment = await _stop_at(engine, environment, at - engine.now(), done)
+        # What falls due within one second is done at one stop, in the order of its kinds.
+        at = earliest if not earliest.microsecond else earliest.replace(microsecond=0) + timedelta(seconds=1)
+        environment = await _stop_at(engine, environment, min(at - engine.now(), offset), done)
     environment = await _stop_at(engine, environment, offset, done)
     return environment, dict(done)
 
@@ -124,36 +125,31 @@ async def live_through(
 async def _stop_at(engine: Engine, environment: Environment, offset: timedelta, done: Counter[str]) -> Environment:
     """Let the clock be so far ahead, and do all that is due by then."""
     # Counted before anybody else can see the new time: whoever does it, this move made it due.
-    done.update(
-        await service.set_clock(engine, environment, offset, lambda unit: _due_counts(unit, engine, environment))
-    )
+    counts = await service.set_clock(engine, environment, offset, lambda unit: _due_counts(unit, engine, environment))
+    done.update(counts)
     found = await engine.environment(environment.id)
     assert found is not None
     await usage.release_all_expired(engine, environment.id)
     give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while True:
+    while time.monotonic() < give_up_at:
         took = 0
         for work in _WORK:
-            now_done = await work.sweep(engine, now=engine.now(), limit=LIMIT, environment_id=environment.id)
-            took += now_done
-        if took:
-            continue
+            if work.name in counts:
+                took += await work.sweep(engine, now=engine.now(), limit=LIMIT, environment_id=environment.id)
         async with engine.database.reading() as reader:
-            is_busy = await due.in_hand(reader, environment.id, engine.now())
-        if not is_busy or time.monotonic() > give_up_at:
-            return found
-        await asyncio.sleep(LOOK_SECONDS)
+            if not took:
+                if not await due.in_hand(reader, environment.id, engine.now()):
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
+            counts = await _due_counts(reader, engine, environment)
+    return found
 
 
 async def _due_counts(reader: Reader, engine: Engine, environment: Environment) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    now, environment_id = engine.now(), environment.id
-    for work in _WORK:
-        for kind in work.kinds:
-            rows = await due.count_due(reader, kind, now=now, environment_id=environment_id)
-            if rows:
-                counts[work.name] = counts.get(work.name, 0) + rows
-    return counts
+    """How much is due now, by the name of the work."""
+    found = await due.count_due(reader, now=engine.now(), environment_id=environment.id)
+    counts = {work.name: sum(found[kind.place] for kind in work.kinds) for work in _WORK}
+    return {name: count for name, count in counts.items() if count}
 
 
 async def _holds_due(engine: Engine, environment: Environment, offset: timedelta) -> int:

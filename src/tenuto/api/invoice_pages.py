@@ -19,6 +19,7 @@ from litestar.response import Redirect
 
 from tenuto.core.invoice import Invoice, settings_of
 from tenuto.core.outcomes import Refusal
+from tenuto.core.payment import Payment
 from tenuto.service.invoicing import begin_hosted_payment, can_be_paid, open_link
 from tenuto.service.payments import drive
 from tenuto.store.invoices import WholeInvoice
@@ -57,6 +58,7 @@ _STATES: Final = {
 _NOTICES: Final = {
     "refused": "The card was not charged. Nothing was taken; try again, or ask for another way to pay.",
     "waiting": "The payment is under way. This page shows it as soon as it is done.",
+    "older": "The card was charged. What came in paid older invoices first, so a part of this one is still to be paid.",
 }
 _log = structlog.get_logger()
 
@@ -103,14 +105,24 @@ def handlers(application: Application) -> list[HTTPRouteHandler]:
             return page(GONE, 404)
         try:
             begun = await begin_hosted_payment(engine, environment, whole.invoice)
-            paid = await drive(engine, environment, begun.account_id, begun.id)
-            outcome = "refused" if paid.status == "failed" or paid.declines else "waiting" if paid.is_open else "done"
+            driven = await drive(engine, environment, begun.account_id, begun.id)
+            after, _ = await open_link(engine, token)
+            outcome = _outcome(driven, is_paid=after.invoice.status == "paid")
         except Refusal as refusal:
             _log.info("pay_hosted", code=refusal.code)
             outcome = "waiting" if refusal.code == "payment_in_progress" else "refused"
         return Redirect(f"/i/{token}?payment={outcome}", status_code=303, headers=HEADERS)
 
     return [hosted_invoice, hosted_pdf, pay_hosted]
+
+
+def _outcome(payment: Payment, *, is_paid: bool) -> str:
+    """What the page says after the button: ``done`` only where the invoice is paid."""
+    if is_paid:
+        return "done"
+    if payment.status == "succeeded":
+        return "older"
+    return "waiting" if payment.is_open and not payment.declines else "refused"
 
 
 def page(text: str, status: int) -> Response[str]:

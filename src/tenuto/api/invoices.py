@@ -195,7 +195,7 @@ async def mark_paid(call: Call) -> Answer:
 
 
 async def credit_invoice(call: Call) -> Answer:
-    """Take an amount from an invoice, paid or not; never more in sum than its total."""
+    """Take an amount from an invoice, paid or not; with what was refunded of it never more in sum than its total."""
     account_id, invoice_id = _ids(call)
     given = call.decoded(taken.CreditNoteIn)
     amount = bodies.whole(given.amount, "amount", least=1)
@@ -212,7 +212,7 @@ async def credit_invoice(call: Call) -> Answer:
 async def pay_invoice(call: Call) -> Answer:
     """Charge the card with what remains of an invoice: 200 when it was charged, 202 while nobody knows.
 
-    What comes in pays the oldest open invoices first. A card that is refused is tried again by schedule.
+    What comes in pays the oldest invoices first. A card that is refused is tried again by schedule.
     """
     account_id, invoice_id = _ids(call)
     once = call.idempotency()
@@ -413,7 +413,7 @@ ROUTES: Final = (
         _TAG,
         shown.InvoiceOut,
         scope=_WRITE,
-        refusals=("invoice_not_draft",),
+        refusals=("invoice_not_draft", "balance_out_of_range"),
     ),
     Route(
         "POST",
@@ -423,7 +423,7 @@ ROUTES: Final = (
         _TAG,
         shown.InvoiceOut,
         scope=_WRITE,
-        refusals=("invoice_not_open", "invoice_settled"),
+        refusals=("invoice_not_open", "invoice_settled", "payment_in_progress"),
     ),
     Route(
         "POST",
@@ -444,7 +444,7 @@ ROUTES: Final = (
         shown.InvoiceOut,
         scope=_WRITE,
         body=taken.PaidIn,
-        refusals=("invoice_not_open", "invoice_settled"),
+        refusals=("invoice_not_open", "invoice_settled", "payment_in_progress"),
         example={"reference": "bank transfer 2030-02-14"},
     ),
     Route(
@@ -481,7 +481,7 @@ ROUTES: Final = (
         shown.CreditNoteOut,
         scope=_WRITE,
         body=taken.CreditNoteIn,
-        refusals=("invoice_not_open", "credit_exceeds_invoice"),
+        refusals=("invoice_not_open", "credit_exceeds_invoice", "payment_in_progress"),
         example={"amount": 500, "reason": "outage on 12 January"},
     ),
     Route(

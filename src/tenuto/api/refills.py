@@ -175,8 +175,8 @@ async def _deposit_from_balance(
     if given.preview:
         return _previewed(charge, source, units, denomination)
 
-    async def begin(unit: Unit) -> Payment:
-        return await refills.deposit_from_balance(
+    async def verb(unit: Unit) -> tuple[Payment, records.BalanceRow]:
+        payment = await refills.deposit_from_balance(
             call.engine,
             unit,
             call.environment,
@@ -186,15 +186,14 @@ async def _deposit_from_balance(
             amount=charge,
             source=source,
         )
+        found = await records.list_balances(unit, account_id, call.engine.now_of(call.environment))
+        return payment, next(row for row in found if row.denomination == denomination)
 
-    async def finish(payment: Payment) -> Answer:
-        balance = await _shown_balance(call, account_id, denomination)
-        return Answer(200, shapes.wrapped(DepositOut(payment=PaymentOut(**payment_fields(payment)), balance=balance)))
+    def render(made: tuple[Payment, records.BalanceRow]) -> bytes:
+        payment, row = made
+        return shapes.wrapped(DepositOut(payment=PaymentOut(**payment_fields(payment)), balance=shapes.balance(row)))
 
-    async def resume(_: Unit) -> Payment:
-        raise Refusal("request_in_progress")
-
-    return await call.once_in_steps(Steps(begin, resume, finish))
+    return await call.once(verb, render)
 
 
 # --- refills ----------------------------------------------------------------------------------------------------------

@@ -42,9 +42,9 @@ from .ledger import (
     move,
     open_balance,
 )
-from .money import Exact, allocate, exact, plus, round_half_up, times
-from .outcomes import Refusal
-from .payment import Payment
+from .money import AMOUNT_MAX, BALANCE_MAX, Exact, allocate, exact, plus, round_half_up, times
+from .outcomes import Refusal, invalid
+from .payment import Payment, voided as given_up_payment
 from .period import day_after
 from .usage import AccountState
 
@@ -62,6 +62,8 @@ CREDIT_NOTE_PREFIX: Final = "CN-"
 NUMBER_DIGITS: Final = 6
 COLLECT_AGAIN: Final = timedelta(days=1)
 """When a collection that cannot begin (no card, or another one under way) is looked at again."""
+FINALIZE_AGAIN: Final = timedelta(days=1)
+"""When a draft that cannot be posted (the balance has no room for it) is looked at again."""
 
 
 class TaxRate(NamedTuple):
@@ -336,6 +338,27 @@ def summed(invoice: Invoice, lines: Sequence[Line], taxes: Sequence[TaxLine]) ->
     return invoice._replace(subtotal=subtotal, tax=tax, tax_included=included, total=total, applied=0, amount_due=total)
 
 
+def posts_within(state: AccountState, draft: Invoice, lines: Sequence[Line]) -> bool:
+    """Whether the balance has room for what a draft posts when it becomes final: its manual lines and its tax."""
+    balance = state.balances.get(draft.currency) or open_balance(draft.currency)
+    after = balance.amount - sum(line.amount for line in lines if line.kind == "manual")
+    return all(-BALANCE_MAX <= amount <= BALANCE_MAX for amount in (after, after - draft.tax))
+
+
+def must_stay_in_range(state: AccountState, draft: Invoice, lines: Sequence[Line], *, is_taxed: bool) -> None:
+    """Judge a draft that the company wrote lines or taxes on. ``is_taxed``: the taxes are what it wrote.
+
+    Raises Refusal ``out_of_range`` where the sums are beyond what an amount may be, or the balance has no room for it.
+    """
+    if draft.subtotal > AMOUNT_MAX:
+        raise invalid("lines", f"would take the subtotal above {AMOUNT_MAX}.", "out_of_range")
+    path = "taxes" if is_taxed else "lines"
+    if draft.total > AMOUNT_MAX:
+        raise invalid(path, f"would take the total above {AMOUNT_MAX}.", "out_of_range")
+    if not posts_within(state, draft, lines):
+        raise invalid(path, "would take the balance out of the range that can be kept.", "out_of_range")
+
+
 def draft_of(
     terms: InvoiceTerms, settings: InvoiceSettings, *, id: int, tick_to: int, period_end: datetime, now: datetime
 ) -> Invoice:
@@ -448,7 +471,9 @@ def spelled_number(prefix: str, number: int) -> str:
 
 
 def settle(invoices: Sequence[Invoice], amount: int, *, now: datetime) -> list[tuple[Invoice, int]]:
-    """Let money pay open invoices, in their order (the oldest first): each one paid with what it got.
+    """Let money pay invoices, in their order (the oldest first): each one paid with what it got.
+
+    They are open or were given up; what is paid for is paid, whatever was expected of it.
 
     What is left over stays on the balance, where the next invoice finds it.
     """
@@ -469,16 +494,18 @@ def _closed(invoice: Invoice, now: datetime) -> Invoice:
     return invoice._replace(status="paid", paid_at=now, next_dunning_at=None, next_collection_at=None)
 
 
-def credited(invoice: Invoice, amount: int, *, before: int, now: datetime) -> Invoice:
+def credited(invoice: Invoice, amount: int, *, before: int, refunded: int = 0, now: datetime) -> Invoice:
     """The invoice after a credit note: what remains falls first; the rest of the note stays on the balance.
 
-    ``before`` is the sum of its earlier notes. Raises Refusal ``invoice_not_open`` for a draft or a void one,
-    ``credit_exceeds_invoice`` where the notes would come to more than the total (bar I-55).
+    ``before`` is the sum of its earlier notes, ``refunded`` what was given back of the payments that paid it. Raises
+    Refusal ``invoice_not_open`` for a draft or a void one, ``credit_exceeds_invoice`` where all of that would come to
+    more than the total (bar I-55).
     """
     if invoice.status in {"draft", "void"}:
         raise Refusal("invoice_not_open", status=invoice.status)
-    if before + amount > invoice.total:
-        raise Refusal("credit_exceeds_invoice", creditable=invoice.total - before, required=amount)
+    creditable = max(0, invoice.total - before - refunded)
+    if amount > creditable:
+        raise Refusal("credit_exceeds_invoice", creditable=creditable, required=amount, refunded=refunded)
     if invoice.status == "paid":
         return invoice
     part = min(amount, invoice.remaining)
@@ -523,6 +550,17 @@ def collectable(invoices: Sequence[Invoice]) -> int:
 def slot_of(currency: str) -> str:
     """What keeps a second collection of a currency out while one is open."""
     return f"invoice:{currency}"
+
+
+def cleared(payment: Payment, *, now: datetime) -> Payment:
+    """A capture, given up because what it was to pay is to change; its slot is free at once.
+
+    That can be done with one that waits after a decline, or was skipped. Where it has an intent the provider cancels
+    it. Raises Refusal ``payment_in_progress`` for one that may be paid at this moment.
+    """
+    if payment.status != "skipped" and not (payment.status == "created" and payment.declines):
+        raise Refusal("payment_in_progress", currency=payment.currency, status=payment.status)
+    return given_up_payment(payment, now=now)._replace(slot=None)
 
 
 def capture_of(

@@ -108,7 +108,7 @@ def reserve(balance: Balance, units: int) -> Balance:
 def closed(before: Balance, after: Balance) -> Balance:
     """The balance at the end of a request: numbered on if whole units moved, for then a transaction is written.
 
-    Where it leaves less available than its refill waits for, the refill waits no longer.
+    Where it took some and left less available than its refill waits for, the refill waits no longer.
 
     Raises Refusal ``balance_out_of_range`` before a balance could leave what the database keeps.
     """
@@ -116,7 +116,8 @@ def closed(before: Balance, after: Balance) -> Balance:
     if not (-BALANCE_MAX <= amount <= BALANCE_MAX and pending + lapsed <= BALANCE_MAX):
         raise Refusal("balance_out_of_range", denomination=denomination)
     seq = before.seq + (amount != before.amount)
-    if refill_below is not None and amount - pending < refill_below:
+    left = amount - pending
+    if refill_below is not None and left < refill_below and left < before.amount - before.pending:
         refill_below = None
     kept = residue if residue.numerator else ZERO
     return Balance(denomination, amount, pending, lapsed, kept, seq, credit_limit, refill_below)

@@ -96,7 +96,10 @@ REFUSALS: Final[Mapping[str, tuple[Kind, str]]] = {
     "not_latest_invoice": (Kind.CONFLICT, "Only the latest cut of a currency can be discarded; void the others."),
     "invoice_not_open": (Kind.CONFLICT, "The invoice is not open; its status is in the details."),
     "invoice_settled": (Kind.CONFLICT, "The invoice is paid, wholly or in part; a credit note takes from it."),
-    "credit_exceeds_invoice": (Kind.INVALID, "The credit notes would come to more than the invoice's total."),
+    "credit_exceeds_invoice": (
+        Kind.INVALID,
+        "The credit notes and refunds would come to more than the invoice's total.",
+    ),
     "payment_in_progress": (Kind.CONFLICT, "A payment for invoices of this currency is under way; wait for its end."),
     "request_in_progress": (Kind.CONFLICT, "A request with this key is being worked on; try again in a moment."),
     "overloaded": (Kind.BUSY, "More requests wait than this server takes on; try again after Retry-After."),

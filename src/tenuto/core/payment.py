@@ -222,7 +222,7 @@ def told_of_success(payment: Payment, *, now: datetime) -> Payment | None:
         status = "confirming"
     elif payment.status == "failed":
         # Its slot may be another's by now. To be cancelled it is read first, and found to have been paid.
-        status = "voiding"
+        payment, status = payment._replace(slot=None), "voiding"
     return payment._replace(status=status, fence=payment.fence + 1, next_attempt_at=now, finished_at=None)
 
 
@@ -242,7 +242,7 @@ def retried(payment: Payment, *, now: datetime) -> Payment:
 def voided(payment: Payment, *, now: datetime) -> Payment:
     """Give a payment up. Where an intent exists the provider has to cancel it first, for it may have succeeded.
 
-    Raises Refusal ``payment_not_voidable``.
+    Until that is known it keeps its slot. Raises Refusal ``payment_not_voidable``.
     """
     if payment.status in {"succeeded", "voided"}:
         raise Refusal("payment_not_voidable", status=shown_status(payment))
@@ -273,6 +273,16 @@ def paid_in(state: AccountState, payment: Payment, *, id: int, now: datetime) ->
         now=now,
         cause_id=payment.id,
     )
+
+
+def makes_room(payment: Payment) -> bool:
+    """Whether a refill below a threshold waits after a decline: a deposit by hand is for the same need."""
+    return payment.reason == "threshold_refill" and payment.status == "created" and payment.declines > 0
+
+
+def dropped(payment: Payment, *, now: datetime) -> Payment:
+    """Give up a payment that makes room. Its intent waits for a card that nobody will name: it never takes money."""
+    return payment._replace(status="voided", next_attempt_at=None, finished_at=now)
 
 
 class Returned(NamedTuple):
@@ -307,7 +317,7 @@ def returned(payment: Payment, amount: int, units: int) -> Payment:
 
 def shown_status(payment: Payment) -> str:
     """The status in the contract's words: pending, succeeded, failed, skipped, voided, refunded (contract 2.4)."""
-    if payment.status == "succeeded" and payment.refunded == payment.amount:
+    if payment.status == "succeeded" and payment.amount and payment.refunded == payment.amount:
         return "refunded"
     return "pending" if payment.status in OPEN else payment.status
 

@@ -119,9 +119,17 @@ def begun_monthly(refill: Refill, at: datetime, zone: tzinfo) -> Refill:
     )
 
 
+def begun(refill: Refill, payment_id: int | None) -> Refill:
+    """The need that was found is taken care of; the next debit that leaves too little is a need of its own."""
+    return refill._replace(payment_id=payment_id, due_at=None)
+
+
 def filled(refill: Refill, *, period_at: datetime | None) -> Refill:
-    """After a success: nothing is open or due; ``period_at`` is the date that a monthly one was for."""
-    return refill._replace(payment_id=None, due_at=None, declines=0, retry_at=None, last_at=period_at or refill.last_at)
+    """After a success: nothing is open; ``period_at`` is the date that a monthly one was for.
+
+    A debit that left too little while the refill was open is not forgotten: ``due_at`` stays.
+    """
+    return refill._replace(payment_id=None, declines=0, retry_at=None, last_at=period_at or refill.last_at)
 
 
 def parked(refill: Refill, code: str, now: datetime) -> Refill:

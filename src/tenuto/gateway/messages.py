@@ -25,6 +25,7 @@ from tenuto.gateway.port import SIGNATURE_AGE_SECONDS, BadSignature, GatewayEven
 
 HEADER_LENGTH_MAX: Final = 4096
 SIGNATURES_MAX: Final = 16
+WORD_LENGTH_MAX: Final = 255
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
@@ -77,9 +78,9 @@ def _event(data: dict[str, Any]) -> GatewayEvent:
         created_at=moment(data["created"]),
         is_live=data["livemode"] is True,
         object_type=kind,
-        object_id=str(about.get("id") or ""),  # an invoice that is only foreseen has none
-        intent_id=related_id(about if kind == "payment_intent" else about.get("payment_intent")),
-        status=str(about["status"]) if about.get("status") else None,
+        object_id=_word(about.get("id")) or "",  # an invoice that is only foreseen has none
+        intent_id=_word(related_id(about if kind == "payment_intent" else about.get("payment_intent"))),
+        status=_word(about.get("status")),
         amount=from_stripe(whole(amount), currency) if amount is not None and currency else None,
         currency=currency,
         reason=_reason(kind, about),
@@ -87,20 +88,31 @@ def _event(data: dict[str, Any]) -> GatewayEvent:
 
 
 def _named(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    found = _word(value)
+    if found is None:
         raise TypeError("a name is missing")
-    return value
+    return found
+
+
+def _word(value: object) -> str | None:
+    """An id, a status, a reason: short and printable, as Stripe's are; None where there is none."""
+    if value is None or value == "":
+        return None
+    text = str(value)
+    if len(text) > WORD_LENGTH_MAX or not (text.isascii() and text.isprintable()):
+        raise ValueError("a word that Stripe does not use")
+    return text
 
 
 def _reason(kind: str, about: dict[str, Any]) -> str | None:
     """Why it is as it is: the word for a decline, a failure, a dispute, a cancellation."""
     error = about.get("last_payment_error") or about.get("last_setup_error")
     if error:
-        return decline(error).code
+        return _word(decline(error).code)
     fields = {
         "payment_intent": ("cancellation_reason",),
         "setup_intent": ("cancellation_reason",),
         "charge": ("failure_code",),
         "refund": ("failure_reason", "reason"),
     }.get(kind, ("reason",))
-    return next((str(about[field]) for field in fields if about.get(field)), None)
+    return next((_word(about[field]) for field in fields if about.get(field)), None)

@@ -163,6 +163,8 @@ async def cut_invoice(
     whole = await _drafted(unit, environment, terms, taken, gathered, manual, taken.now)
     if whole.invoice.subtotal <= 0:
         raise Refusal("nothing_to_invoice", subtotal=whole.invoice.subtotal)
+    if manual:
+        rules.must_stay_in_range(taken.state, whole.invoice, whole.lines, is_taxed=False)
     if not is_preview:
         await _keep(unit, taken, terms._replace(last_at=taken.now), whole)
     return whole
@@ -253,6 +255,9 @@ async def edit_draft(
     else:
         taxes = rules.recomputed(subtotal, taxes)
     draft = rules.summed(draft, lines, taxes)._replace(memo=draft.memo if change.memo is None else change.memo)
+    is_taxed = change.taxes is not None or change.by_rates
+    if change.manual is not None or is_taxed:
+        rules.must_stay_in_range(taken.state, draft, lines, is_taxed=is_taxed)
     await invoices.save_lines(unit, draft, lines)
     await invoices.save_taxes(unit, draft, taxes)
     await invoices.update_invoice(unit, draft, taken.now)
@@ -284,19 +289,37 @@ async def discard_draft(
 async def finalize_invoice(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, invoice_id: int
 ) -> WholeInvoice:
-    """Make a draft final, after the older drafts of its currency. Raises Refusal ``invoice_not_draft``."""
+    """Make a draft final, after the older drafts of its currency.
+
+    Raises Refusal ``invoice_not_draft``, or ``balance_out_of_range`` where the balance has no room for it.
+    """
+    if not await _finalize_up_to(engine, unit, environment, account_id, invoice_id):
+        raise Refusal("balance_out_of_range")
+    return await invoices.read_whole(unit, await _invoice(unit, environment, account_id, invoice_id))
+
+
+async def _finalize_up_to(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, invoice_id: int
+) -> bool:
+    """Whether the draft is final now. An older one that cannot be posted stays a draft and keeps no other."""
     await _take(engine, unit, environment, account_id)
     draft = await _invoice(unit, environment, account_id, invoice_id)
     if draft.status != "draft":
         raise Refusal("invoice_not_draft", status=draft.status)
+    is_final = False
     for older in await invoices.list_drafts(unit, account_id, draft.currency, draft.id):
-        await _finalize(engine, unit, environment, older)
-    return await invoices.read_whole(unit, await _invoice(unit, environment, account_id, invoice_id))
+        is_final = await _finalize(engine, unit, environment, older)
+    return is_final
 
 
-async def _finalize(engine: Engine, unit: Unit, environment: Environment, draft: Invoice) -> None:
+async def _finalize(engine: Engine, unit: Unit, environment: Environment, draft: Invoice) -> bool:
     # Read again for each: the one before has posted its tax.
     taken = await _take(engine, unit, environment, draft.account_id)
+    lines = await invoices.read_lines(unit, draft)
+    if not rules.posts_within(taken.state, draft, lines):
+        public = spell_of_account("inv", draft.account_id, draft.id)
+        _log.error("invoice", invoice=public, outcome="stays a draft", reason="balance_out_of_range")
+        return False
     account = await accounts.read_account(unit, environment.id, draft.account_id)
     assert account is not None
     settings = rules.settings_of(environment.money)
@@ -308,7 +331,7 @@ async def _finalize(engine: Engine, unit: Unit, environment: Environment, draft:
     final = rules.finalize(
         taken.state,
         draft,
-        await invoices.read_lines(unit, draft),
+        lines,
         paper=rules.Paper(number, settings, {"name": account.name, "email": account.email}),
         around=around,
         now=taken.now,
@@ -317,15 +340,32 @@ async def _finalize(engine: Engine, unit: Unit, environment: Environment, draft:
     )
     await ledger.save_moves(unit, taken.state, final.tick, final.moves, taken.now)
     await invoices.update_invoice(unit, final.invoice, taken.now)
+    return True
+
+
+async def _clear_captures(unit: Unit, taken: _Taken, currency: str) -> bool:
+    """Give up a capture that was to pay what is about to be owed no more: it would take the money a second time.
+
+    Raises Refusal ``payment_in_progress`` where it may be paid at this moment.
+    """
+    found = await payments.open_payment(unit, taken.state.account_id, rules.slot_of(currency))
+    if found is None:
+        return False
+    await payments.update_payment(unit, rules.cleared(found, now=taken.now), taken.now)
+    return True
 
 
 async def void_invoice(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, invoice_id: int
 ) -> WholeInvoice:
-    """Take back a final invoice of which nothing was paid. Raises ``invoice_not_open`` or ``invoice_settled``."""
+    """Take back a final invoice of which nothing was paid.
+
+    Raises Refusal ``invoice_not_open``, ``invoice_settled`` or ``payment_in_progress``.
+    """
     taken = await _take(engine, unit, environment, account_id)
     found = await _invoice(unit, environment, account_id, invoice_id)
     after = rules.voided(found, now=taken.now)
+    was_cleared = await _clear_captures(unit, taken, found.currency)
     moved = rules.put_back(
         taken.state,
         found,
@@ -338,6 +378,8 @@ async def void_invoice(
     )
     await ledger.save_moves(unit, taken.state, taken.tick + 1, [moved], taken.now)
     await invoices.update_invoice(unit, after, taken.now)
+    if was_cleared:
+        await invoices.collect_again(unit, account_id, found.currency, taken.now)
     await invoices.relieve(unit, account_id, now=taken.now, tick=engine.tick())
     return await invoices.read_whole(unit, after)
 
@@ -352,11 +394,16 @@ async def credit_invoice(
     amount: int,
     reason: str,
 ) -> tuple[WholeInvoice, CreditNote]:
-    """A credit note: units back on the balance, and less to be paid. Raises ``credit_exceeds_invoice`` (bar I-55)."""
+    """A credit note: units back on the balance, and less to be paid.
+
+    Raises Refusal ``invoice_not_open``, ``credit_exceeds_invoice`` (bar I-55) or ``payment_in_progress``.
+    """
     taken = await _take(engine, unit, environment, account_id)
     found = await _invoice(unit, environment, account_id, invoice_id)
     before = await invoices.sum_credit_notes(unit, found)
-    after = rules.credited(found, amount, before=before, now=taken.now)
+    refunded = await invoices.returned_of(unit, found)
+    after = rules.credited(found, amount, before=before, refunded=refunded, now=taken.now)
+    was_cleared = found.remaining > 0 and await _clear_captures(unit, taken, found.currency)
     note_id = taken.tick + 1
     number = await invoices.next_number(unit, environment.id, "credit_note")
     note = CreditNote(
@@ -382,6 +429,8 @@ async def credit_invoice(
     await ledger.save_moves(unit, taken.state, note_id + 1, [moved], taken.now)
     await invoices.insert_credit_note(unit, note)
     await invoices.update_invoice(unit, after, taken.now)
+    if was_cleared:
+        await invoices.collect_again(unit, account_id, found.currency, taken.now)
     await invoices.relieve(unit, account_id, now=taken.now, tick=engine.tick())
     return await invoices.read_whole(unit, after), note
 
@@ -399,10 +448,14 @@ async def give_up_invoice(
 async def mark_paid(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, invoice_id: int, *, reference: str
 ) -> WholeInvoice:
-    """Note that all that remains of an invoice was paid some other way. Raises ``invoice_not_open`` and the like."""
+    """Note that all that remains of an invoice was paid some other way.
+
+    Raises Refusal ``invoice_not_open``, ``invoice_settled`` or ``payment_in_progress``.
+    """
     taken = await _take(engine, unit, environment, account_id)
     found = await _invoice(unit, environment, account_id, invoice_id)
     rules.must_be_payable(found)
+    was_cleared = await _clear_captures(unit, taken, found.currency)
     now, amount = taken.now, found.remaining
     payment = Payment(
         account_id=account_id,
@@ -425,6 +478,8 @@ async def mark_paid(
     await ledger.save_moves(unit, taken.state, tick, [paid_in(taken.state, payment, id=tick, now=now)], now)
     settled = rules.settle([found], amount, now=now)
     await invoices.save_settled(unit, payment.id, settled, now)
+    if was_cleared:
+        await invoices.collect_again(unit, account_id, found.currency, now)
     await invoices.relieve(unit, account_id, now=now, tick=engine.tick())
     return await invoices.read_whole(unit, settled[0][0])
 
@@ -434,20 +489,26 @@ async def begin_payment(
 ) -> Payment:
     """Write down a card payment of what remains of one invoice; whoever drives payments charges it.
 
-    Raises Refusal ``invoice_not_open``, ``invoice_settled``, ``payment_in_progress``, ``payment_method_required`` or
+    Somebody asked for it, so it is charged while captures by themselves are suspended; one that was skipped gives its
+    place up. Raises Refusal ``invoice_not_open``, ``invoice_settled``, ``payment_in_progress``, ``payment_method_required`` or
     ``amount_not_chargeable``.
     """
     taken = await _take(engine, unit, environment, account_id)
     found = await _invoice(unit, environment, account_id, invoice_id)
     rules.must_be_payable(found)
-    if await payments.open_payment(unit, account_id, rules.slot_of(found.currency)) is not None:
-        raise Refusal("payment_in_progress", currency=found.currency)
+    before = await payments.open_payment(unit, account_id, rules.slot_of(found.currency))
+    if before is not None and before.status != "skipped":
+        raise Refusal("payment_in_progress", currency=found.currency, status=before.status)
     if await payments.chargeable_card(unit, account_id) is None:
         raise Refusal("payment_method_required")
     if found.remaining < minimum(found.currency):
         raise Refusal("amount_not_chargeable", amount=found.remaining, minimum=minimum(found.currency))
-    payment = await _capture(unit, environment, taken, [found], found.remaining, once)
+    if before is not None:
+        await payments.update_payment(unit, rules.cleared(before, now=taken.now), taken.now)
+    payment = await _capture(unit, environment, taken, [found], found.remaining, by_hand=True, once=once)
     await invoices.update_invoice(unit, found._replace(next_collection_at=None), taken.now)
+    if before is not None:
+        await invoices.collect_again(unit, account_id, found.currency, taken.now)
     return payment
 
 
@@ -457,6 +518,8 @@ async def _capture(
     taken: _Taken,
     paid: Sequence[Invoice],
     amount: int,
+    *,
+    by_hand: bool = False,
     once: Once | None = None,
 ) -> Payment:
     account = await accounts.read_account(unit, environment.id, taken.state.account_id)
@@ -467,7 +530,7 @@ async def _capture(
         amount,
         id=taken.tick + 1,
         now=taken.now,
-        is_suspended=account.capture_suspended or environment.capture_suspended,
+        is_suspended=not by_hand and (account.capture_suspended or environment.capture_suspended),
         description=said,
     )
     if once is not None:
@@ -525,7 +588,8 @@ async def can_be_paid(engine: Engine, invoice: Invoice) -> bool:
     if invoice.status not in {"open", "uncollectible"} or invoice.remaining < minimum(invoice.currency):
         return False
     async with engine.database.reading() as reader:
-        if await payments.open_payment(reader, invoice.account_id, rules.slot_of(invoice.currency)) is not None:
+        slot = rules.slot_of(invoice.currency)
+        if await payments.open_payment(reader, invoice.account_id, slot, or_skipped=False) is not None:
             return False
         return await payments.chargeable_card(reader, invoice.account_id) is not None
 
@@ -564,10 +628,13 @@ async def cut_invoices(engine: Engine, *, now: datetime, limit: int, environment
 
 
 async def finalize_invoices(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
-    """Sweep: drafts whose grace is over become final."""
+    """Sweep: drafts whose grace is over become final; one that the balance has no room for is left for a day."""
 
     async def finalize(unit: Unit, environment: Environment, row: Record) -> None:
-        await finalize_invoice(engine, unit, environment, row["account_id"], row["id"])
+        if not await _finalize_up_to(engine, unit, environment, row["account_id"], row["id"]):
+            now = engine.now_of(environment)
+            draft = await _invoice(unit, environment, row["account_id"], row["id"])
+            await invoices.update_invoice(unit, draft._replace(finalize_at=now + rules.FINALIZE_AGAIN), now)
 
     return await _sweep(engine, due.INVOICES_TO_FINALIZE, "t.account_id, t.id", finalize, now, limit, environment_id)
 
@@ -581,7 +648,7 @@ async def collect_invoices(engine: Engine, *, now: datetime, limit: int, environ
     async def collect(unit: Unit, environment: Environment, row: Record) -> None:
         taken = await _take(engine, unit, environment, row["account_id"])
         found = await invoices.open_invoices(unit, row["account_id"], row["currency"])
-        paid = [invoice for invoice in found if invoice.collection == "charge_automatically"]
+        paid = [one for one in found if one.status == "open" and one.collection == "charge_automatically"]
         at = [invoice.next_collection_at for invoice in paid if invoice.next_collection_at is not None]
         if not any(moment <= taken.now for moment in at):
             return

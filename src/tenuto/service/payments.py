@@ -15,7 +15,6 @@ import structlog
 from tenuto import metrics
 from tenuto.core.cards import maximum, minimum, to_stripe
 from tenuto.core.identifiers import spell, spell_of_account
-from tenuto.core.invoice import relief, settle
 from tenuto.core.money import is_fiat
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import (
@@ -25,8 +24,10 @@ from tenuto.core.payment import (
     Payment,
     answered,
     began,
+    dropped,
     failed,
     in_doubt,
+    makes_room,
     next_step,
     paid_in,
     retried,
@@ -98,7 +99,7 @@ async def begin_deposit(
     now = engine.now_of(environment)
     if await payments.chargeable_card(unit, account_id) is None:
         raise Refusal("payment_method_required")
-    await _clear_slot(unit, account_id, ask.denomination, now)
+    await _clear_slot(engine, unit, environment, account_id, ask.denomination, now)
     tick = max(engine.tick(), state.tick + 1)
     payment = Payment(
         account_id=account_id,
@@ -120,20 +121,25 @@ async def begin_deposit(
         fingerprint=None if once is None else once.fingerprint,
         next_attempt_at=now,
     )
+    paid_in(state, payment, id=tick, now=now)  # a balance without room for it refuses now, not once it is paid for
     await payments.insert_payment(unit, payment)
     await ledger.raise_tick(unit, account_id, tick)
     return payment
 
 
-async def _clear_slot(unit: Unit, account_id: int, slot: str, now: datetime) -> None:
+async def _clear_slot(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, slot: str, now: datetime
+) -> None:
     found = await payments.open_payment(unit, account_id, slot, or_skipped=False)
     if found is None:
         return
-    if not (found.status == "created" and found.declines):
+    if not makes_room(found):
         raise Refusal(
             "refill_in_progress", payment_id=spell_of_account("pay", account_id, found.id), status=found.status
         )
-    await payments.update_payment(unit, voided(found, now=now), now)
+    after = dropped(found, now=now)
+    await payments.update_payment(unit, after, now)
+    await _close(engine, unit, environment, found, after, now)
 
 
 # --- driving ----------------------------------------------------------------------------------------------------------
@@ -192,14 +198,13 @@ async def _take_turn(
     else:
         payment = await _record(engine, unit, environment, payment, last, now)
     action = next_step(payment, now=now)
-    card = await payments.chargeable_card(unit, account_id) if action in _CARD_AHEAD else None
-    if action in _CARD_AHEAD and card is None:
-        before, payment = payment, failed(payment, "payment_method_required", "The account has no card.", now=now)
-        await _close(engine, unit, environment, before, payment, now)
-        action = "none"
-    elif card is not None and card.is_suspended and payment.declines:
-        # Its next try is an automatic capture like the first one was.
-        payment, action = payment._replace(status="skipped", next_attempt_at=None), "none"
+    card = None
+    if action in _CARD_AHEAD:
+        card = await payments.chargeable_card(unit, account_id)
+        stopped = await _stopped(unit, payment, card, now)
+        if stopped is not None:
+            await _close(engine, unit, environment, payment, stopped, now)
+            payment, action = stopped, "none"
     if action in {"none", "wait"}:
         if payment is not held.payment or held.claimed_until is not None:
             await payments.update_payment(unit, payment, now)
@@ -210,6 +215,26 @@ async def _take_turn(
     until = real_now + LEASE
     await payments.update_payment(unit, payment, now, claimed_until=until)
     return _Turn(payment, action, card, until)
+
+
+async def _stopped(unit: Unit, payment: Payment, card: payments.Chargeable | None, now: datetime) -> Payment | None:
+    """The payment where nothing is to be asked of a card after all, or None."""
+    if not await _is_owed(unit, payment):
+        # Its invoices were settled otherwise meanwhile; what waits for a card is never confirmed again.
+        return dropped(payment, now=now)
+    if card is None:
+        return failed(payment, "payment_method_required", "The account has no card.", now=now)
+    if card.is_suspended and payment.declines:
+        # Its next try is an automatic capture like the first one was.
+        return payment._replace(status="skipped", next_attempt_at=None)
+    return None
+
+
+async def _is_owed(unit: Unit, payment: Payment) -> bool:
+    """Whether what a capture of invoices is to pay still waits to be paid."""
+    if payment.reason != "invoice":
+        return True
+    return await invoices.payable(unit, payment.account_id, payment.currency) >= payment.amount
 
 
 def _is_sure(payment: Payment, outcome: _Outcome) -> bool:
@@ -349,12 +374,14 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
     tick = max(engine.tick(), state.tick + 1)
     if payment.units:
         await ledger.save_moves(unit, state, tick, [paid_in(state, payment, id=tick, now=now)], now)
-    if is_fiat(payment.denomination) and payment.denomination == payment.currency:
-        await _settle(engine, unit, payment, now)
+    if is_fiat(payment.denomination) and payment.units:
+        await invoices.settle_incoming(unit, payment, now=now, tick=engine.tick())
     if payment.reason in {"refill", "threshold_refill"}:
         refill = await refills.read_refill(unit, account_id, payment.denomination)
         if refill is not None and refill.payment_id in {payment.id, None}:
             await refills.put_refill(unit, filled(refill, period_at=payment.period_at), now)
+            if refill.due_at is not None:
+                engine.nudge("refill_due")
             await ledger.raise_tick(unit, account_id, tick)
     elif payment.reason == "refill_start":
         known = await refills.read_refill(unit, account_id, payment.denomination)
@@ -375,17 +402,6 @@ def _started(payment: Payment, environment: Environment, now: datetime, known: R
         **settings,
     )
     return begun_monthly(refill._replace(**settings), payment.created_at, environment.terms.zone)
-
-
-async def _settle(engine: Engine, unit: Unit, payment: Payment, now: datetime) -> None:
-    """Money that came in pays the oldest open invoices first; what dunning had closed opens again."""
-    unpaid = await invoices.open_invoices(unit, payment.account_id, payment.denomination)
-    settled = settle(unpaid, payment.units, now=now)
-    if settled:
-        await invoices.save_settled(unit, payment.id, settled, now)
-        standing = await invoices.load_standing(unit, payment.account_id, now)
-        if (lifted := relief(standing)) is not None:
-            await invoices.save_relief(unit, payment.account_id, lifted, now, engine.tick())
 
 
 async def collect_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
@@ -430,6 +446,8 @@ async def retry_payment(
     now = engine.now_of(environment)
     before = await _payment(unit, environment, account_id, payment_id)
     after = retried(before, now=now)
+    if not await _is_owed(unit, before):
+        raise Refusal("payment_not_retryable", "What it was to pay is not owed any more.", status=before.status)
     if after.slot is not None:
         other = await payments.open_payment(unit, account_id, after.slot, or_skipped=False)
         if other is not None and other.id != after.id:

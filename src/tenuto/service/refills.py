@@ -11,10 +11,12 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from tenuto.core.ledger import open_balance
+from tenuto.core.money import is_fiat
 from tenuto.core.outcomes import Refusal
-from tenuto.core.payment import Payment, PaymentReason, RefillCaps, over_cap, voided
+from tenuto.core.payment import Payment, PaymentReason, RefillCaps, over_cap, paid_in, voided
 from tenuto.core.refill import (
     Refill,
+    begun,
     begun_monthly,
     change,
     filled,
@@ -28,7 +30,7 @@ from tenuto.core.refill import (
 )
 from tenuto.core.usage import AccountState, credit_limit_of
 from tenuto.engine import Engine
-from tenuto.store import due, ledger, payments, refills
+from tenuto.store import due, invoices, ledger, payments, refills
 from tenuto.store.accounts import Environment, read_account
 from tenuto.store.database import Record, Unit, translated
 
@@ -157,6 +159,8 @@ async def _fund(
     moves = funded(state, payment, limit=limit, id=tick, now=now)
     await payments.insert_payment(unit, payment)
     await ledger.save_moves(unit, state, moves[-1][1].id, moves, now)
+    if is_fiat(payment.denomination):
+        await invoices.settle_incoming(unit, payment, now=now, tick=moves[-1][1].id)
 
 
 def _payment(refill: Refill, reason: PaymentReason, id: int, period_at: datetime | None, now: datetime) -> Payment:
@@ -199,7 +203,12 @@ async def deposit_from_balance(
         amount=units, charge_amount=amount, charge_denomination=source
     )
     payment = _payment(asked, "deposit", tick, None, now)._replace(
-        method="balance", status="succeeded", description="Deposit", slot=None, next_attempt_at=None, finished_at=now
+        method="balance",
+        status="succeeded",
+        description="Deposit",
+        slot=None,
+        next_attempt_at=None,
+        finished_at=now,
     )
     await _fund(unit, environment, state, payment, tick + 1, now)
     return payment
@@ -243,7 +252,7 @@ async def begin_refill(
         if refill.due_at is None or (refill.retry_at is not None and refill.retry_at > now):
             return False
         # It was filled by other means since the debit that left it low.
-        await _keep(unit, filled(refill, period_at=None), tick, now)
+        await _keep(unit, begun(refill, None), tick, now)
         return True
     if await payments.open_payment(unit, account_id, denomination) is not None:
         return False
@@ -291,14 +300,19 @@ async def _begin(
         except Refusal as refusal:
             await _keep(unit, short(before, refusal.code, now), tick, now)
             return
-        await _keep(unit, filled(after, period_at=period_at), tick + 2, now)
+        await _keep(unit, filled(begun(after, None), period_at=period_at), tick + 2, now)
         return
     account = await read_account(unit, environment.id, account_id)
     assert account is not None
     if account.capture_suspended or environment.capture_suspended:
         payment = payment._replace(status="skipped", next_attempt_at=None)
+    try:
+        paid_in(state, payment, id=tick, now=now)
+    except Refusal as refusal:
+        await _keep(unit, parked(before, refusal.code, now), tick, now)
+        return
     await payments.insert_payment(unit, payment)
-    await _keep(unit, after._replace(payment_id=payment.id), tick, now)
+    await _keep(unit, begun(after, payment.id), tick, now)
     engine.reach("refill.begun")
 
 

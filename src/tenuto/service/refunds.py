@@ -293,7 +293,7 @@ async def _dispute(
 
     An inquiry (``warning_…``) takes no money yet, so it changes nothing.
     """
-    if (event.status or "").startswith("warning"):
+    if (event.status or "").startswith("warning") or not event.object_id:
         return
     known = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
     if known is None:

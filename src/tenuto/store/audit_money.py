@@ -242,7 +242,7 @@ with judged as (
 open as (
     select account_id, id, slot, count(*) over (partition by account_id, slot) as payments
     from payment
-    where slot is not null and status in ('intended', 'created', 'confirming', 'processing')
+    where slot is not null and status in ('intended', 'created', 'confirming', 'processing', 'voiding')
 ),
 dated as (
     select account_id, id, denomination, period_at,

@@ -25,6 +25,11 @@ class Due(NamedTuple):
     waiting: str
     is_claimed: bool = False
 
+    @property
+    def place(self) -> str:
+        """Its name: where it stands in the tables."""
+        return f"{self.table}.{self.column}"
+
 
 REFILLS_BY_DATE: Final = Due("refill", "next_at", "t.payment_id is null and t.parked_at is null")
 REFILLS_BY_THRESHOLD: Final = Due("refill", "due_at", "t.payment_id is null and t.parked_at is null")
@@ -99,15 +104,19 @@ async def earliest_due(reader: Reader, environment_id: int, *, after: datetime) 
     return found
 
 
-async def count_due(reader: Reader, kind: Due, *, now: datetime, environment_id: int) -> int:
-    """How many rows of a kind are due in one half of a company."""
-    found: int = await reader.fetchval(
-        f"select count(*) from {kind.table} t join environment v on v.id = t.environment_id where v.id = $2"
-        f" and t.{kind.column} <= $1::timestamptz + v.clock_offset * interval '1 microsecond' and {kind.waiting}",
-        now,
-        environment_id,
+_COUNTS: Final = "select {} from environment v where v.id = $2".format(
+    ", ".join(
+        f"(select count(*) from {kind.table} t where t.environment_id = v.id"
+        f" and t.{kind.column} <= $1::timestamptz + v.clock_offset * interval '1 microsecond' and {kind.waiting})"
+        f' as "{kind.place}"'
+        for kind in KINDS
     )
-    return found
+)
+
+
+async def count_due(reader: Reader, *, now: datetime, environment_id: int) -> dict[str, int]:
+    """How many rows of each kind, by its place, are due in one half of a company."""
+    return dict(await reader.fetchrow(_COUNTS, now, environment_id) or {})
 
 
 async def in_hand(reader: Reader, environment_id: int, now: datetime) -> bool:

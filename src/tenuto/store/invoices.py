@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tenuto.core.invoice import (
+    COLLECT_AGAIN,
     UNBILLED_BOOKS,
     Invoice,
     InvoiceTerms,
@@ -24,9 +25,11 @@ from tenuto.core.invoice import (
     UsageGroup,
     rates_of,
     relief,
+    settle,
 )
 from tenuto.core.ledger import REFILL_BOOK, USAGE_BOOK
 from tenuto.core.money import ZERO, Exact, fraction_text, parse_fraction, plus
+from tenuto.core.payment import Payment
 from tenuto.core.usage import Event
 
 from .accounts import update_account
@@ -46,6 +49,7 @@ _UPDATE: Final = "update invoice set {}, updated_at = $3 where account_id = $1 a
     ", ".join(f"{name} = ${place}" for place, name in enumerate(_CHANGES, 4))
 )
 _REMAINS: Final = "i.amount_due - i.amount_paid - i.amount_credited"
+_PAYABLE: Final = "i.status in ('open', 'uncollectible')"
 
 
 def _encoded(value: Any) -> str:
@@ -65,13 +69,37 @@ def _invoice(row: Record) -> Invoice:
 
 
 async def open_invoices(reader: Reader, account_id: int, currency: str) -> list[Invoice]:
-    """The open invoices of an account in one currency, the oldest first."""
+    """What money can still settle in one currency, the oldest first: open invoices, and those that were given up."""
     rows = await reader.fetch(
-        f"{_SELECT} where i.account_id = $1 and i.currency = $2 and i.status = 'open' order by i.id",
+        f"{_SELECT} where i.account_id = $1 and i.currency = $2 and {_PAYABLE} order by i.id",
         account_id,
         currency,
     )
     return [_invoice(row) for row in rows]
+
+
+async def payable(reader: Reader, account_id: int, currency: str) -> int:
+    """What remains in sum of the invoices that money can still settle in one currency."""
+    found: int = await reader.fetchval(
+        f"select coalesce(sum({_REMAINS}), 0)::bigint from invoice i"
+        f" where i.account_id = $1 and i.currency = $2 and {_PAYABLE}",
+        account_id,
+        currency,
+    )
+    return found
+
+
+async def settle_incoming(unit: Unit, payment: Payment, *, now: datetime, tick: int) -> None:
+    """Let the units of a payment that came in pay the oldest invoices first; what dunning had closed opens again.
+
+    ``now`` is the company's time, ``tick`` the real present in microseconds. The account is locked, and its balance
+    has the units already.
+    """
+    unpaid = await open_invoices(unit, payment.account_id, payment.denomination)
+    if settled := settle(unpaid, payment.units, now=now):
+        await save_settled(unit, payment.id, settled, now)
+        await collect_again(unit, payment.account_id, payment.denomination, now)
+    await relieve(unit, payment.account_id, now=now, tick=tick)
 
 
 async def save_settled(unit: Unit, payment_id: int, settled: Sequence[tuple[Invoice, int]], now: datetime) -> None:
@@ -131,6 +159,19 @@ async def wake_collections(unit: Unit, account_id: int, now: datetime) -> int:
     return int(done.rpartition(" ")[2])
 
 
+async def collect_again(unit: Unit, account_id: int, currency: str, now: datetime) -> None:
+    """What is charged by itself, and was in a capture that paid something else or was given up, is looked at again."""
+    await unit.execute(
+        "update invoice i set next_collection_at = $3, updated_at = $4 where i.account_id = $1 and i.currency = $2"
+        " and i.status = 'open' and i.collection = 'charge_automatically' and i.next_collection_at is null"
+        f" and {_REMAINS} > 0",
+        account_id,
+        currency,
+        now + COLLECT_AGAIN,
+        now,
+    )
+
+
 async def read_owed(reader: Reader, account_ids: Sequence[int]) -> dict[int, dict[str, int]]:
     """Per account, what remains of its open invoices by currency; accounts that owe nothing are left out."""
     rows = await reader.fetch(
@@ -148,7 +189,7 @@ async def read_waiting(reader: Reader, draft: Invoice) -> int:
     """What remains of the invoices of this currency that came before a draft."""
     found: int = await reader.fetchval(
         f"select coalesce(sum({_REMAINS}), 0)::bigint from invoice i where i.account_id = $1 and i.currency = $2"
-        " and i.id < $3 and i.status in ('open', 'uncollectible')",
+        f" and i.id < $3 and {_PAYABLE}",
         draft.account_id,
         draft.currency,
         draft.id,
@@ -328,6 +369,53 @@ async def read_taxes(reader: Reader, invoice: Invoice) -> tuple[TaxLine, ...]:
         invoice.id,
     )
     return tuple(TaxLine(*row) for row in rows)
+
+
+# What the payments for invoices ($1: of an account) paid of each; what of a payment was or is being given back; and what
+# credit notes put back on the balance of what these payments had paid.
+_COVER: Final = f"""
+select s.payment_id, s.invoice_id, s.amount, p.amount as whole,
+    (select coalesce(sum(r.amount), 0) from refund r where r.account_id = s.account_id
+        and r.payment_id = s.payment_id and r.kind = 'refund' and r.status in ('intended', 'succeeded')) as returned,
+    greatest(0, (select coalesce(sum(n.amount), 0) from credit_note n
+            where n.account_id = s.account_id and n.invoice_id = s.invoice_id)
+        + sum(s.amount) over (partition by s.invoice_id) + {_REMAINS} - i.total) as excess
+from invoice_payment s
+join payment p on p.account_id = s.account_id and p.id = s.payment_id and p.reason = 'invoice'
+join invoice i on i.account_id = s.account_id and i.id = s.invoice_id
+where s.account_id = $1
+"""
+
+
+async def credited_of(reader: Reader, account_id: int, payment_id: int) -> int:
+    """What of a payment for invoices cannot go back any more, for credit notes gave it back already.
+
+    Of each invoice at most what it paid. A note takes first what was not paid by such a payment, then what others paid.
+    """
+    found: int = await reader.fetchval(
+        f"with cover as ({_COVER})"
+        " select coalesce(sum(least(c.amount, greatest(0, c.excess - ("
+        "select coalesce(sum(greatest(0, o.amount - o.returned)), 0) from cover o"
+        " where o.invoice_id = c.invoice_id and o.payment_id <> c.payment_id)))), 0)::bigint"
+        " from cover c where c.payment_id = $2",
+        account_id,
+        payment_id,
+    )
+    return found
+
+
+async def returned_of(reader: Reader, invoice: Invoice) -> int:
+    """What of an invoice cannot be credited any more, for the payments that paid it were refunded."""
+    found: int = await reader.fetchval(
+        f"with cover as ({_COVER})"
+        " select coalesce(sum(c.amount - least(c.amount, greatest(0, c.whole - c.returned - ("
+        "select coalesce(sum(least(o.amount, o.excess)), 0) from cover o"
+        " where o.payment_id = c.payment_id and o.invoice_id <> c.invoice_id)))), 0)::bigint"
+        " from cover c where c.invoice_id = $2",
+        invoice.account_id,
+        invoice.id,
+    )
+    return found
 
 
 async def insert_credit_note(unit: Unit, note: CreditNote) -> None:

@@ -49,8 +49,7 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
     (select json_agg(json_build_array(b.denomination, b.amount, b.pending, b.seq, b.residue_num::text,
             b.residue_den::text, b.credit_limit, (
                 select r.threshold from refill r where r.account_id = b.account_id
-                and r.denomination = b.denomination and r.due_at is null and r.payment_id is null
-                and r.parked_at is null)))
+                and r.denomination = b.denomination and r.due_at is null and r.parked_at is null)))
         from balance b where b.account_id = a.id) as balances,
     (select json_agg(json_build_array(c.price_id, c.month, c.units, c.billed, c.maximum_transaction_id))
         from price_counter c where c.account_id = a.id) as counters,

@@ -23,7 +23,7 @@ _PAYMENT_INSERT: Final = "insert into payment ({}, claimed_until, updated_at) va
 )
 _PAYMENT_CHANGES: Final = (
     *("status", "intent_id", "charge_id", "card_id", "attempts", "declines", "code", "message", "refunded"),
-    *("units_returned", "fence", "next_attempt_at", "finished_at"),
+    *("units_returned", "fence", "next_attempt_at", "finished_at", "slot"),
 )
 _PAYMENT_UPDATE: Final = (
     "update payment set {}, claimed_until = $3, updated_at = $4 where account_id = $1 and id = $2".format(
@@ -87,7 +87,8 @@ async def open_payment(reader: Reader, account_id: int, slot: str, *, or_skipped
     """The payment that holds a slot of an account: the open one, else one that was skipped, if that counts."""
     row = await reader.fetchrow(
         f"{_PAYMENT_SELECT} from payment p where p.account_id = $1 and p.slot = $2"
-        " and (p.status in ('intended', 'created', 'confirming', 'processing') or $3 and p.status = 'skipped')"
+        " and (p.status in ('intended', 'created', 'confirming', 'processing', 'voiding')"
+        " or $3 and p.status = 'skipped')"
         " order by p.status = 'skipped', p.id limit 1",
         account_id,
         slot,
@@ -120,8 +121,8 @@ async def list_payments(reader: Reader, whose: Whose, page: Page, filters: Mappi
 
 _SHOWN_STATUS: Final = {
     "pending": "p.status in ('intended', 'created', 'confirming', 'processing', 'voiding')",
-    "succeeded": "p.status = 'succeeded' and p.refunded < p.amount",
-    "refunded": "p.status = 'succeeded' and p.refunded = p.amount",
+    "succeeded": "p.status = 'succeeded' and (p.refunded < p.amount or p.amount = 0)",
+    "refunded": "p.status = 'succeeded' and p.refunded = p.amount and p.amount > 0",
     "failed": "p.status = 'failed'",
     "skipped": "p.status = 'skipped'",
     "voided": "p.status = 'voided'",
@@ -274,10 +275,13 @@ async def list_cards(reader: Reader, account_id: int) -> list[StoredCard]:
     return [StoredCard(*row) for row in rows]
 
 
-async def read_card(reader: Reader, account_id: int, card_id: int) -> StoredCard | None:
-    """One card that was not removed."""
+async def read_card(reader: Reader, account_id: int, card_id: int, *, or_removed: bool = False) -> StoredCard | None:
+    """One card that was not removed, or whether it was or not."""
     row = await reader.fetchrow(
-        f"{_CARD} where m.account_id = $1 and m.id = $2 and m.removed_at is null", account_id, card_id
+        f"{_CARD} where m.account_id = $1 and m.id = $2 and ($3 or m.removed_at is null)",
+        account_id,
+        card_id,
+        or_removed,
     )
     return None if row is None else StoredCard(*row)
 

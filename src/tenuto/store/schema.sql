@@ -338,7 +338,7 @@ create table payment (
     constraint payment_account_fkey foreign key (account_id) references account (id)
 ) with (fillfactor = 70);
 create unique index payment_slot_key on payment (account_id, slot)
-    where slot is not null and status in ('intended', 'created', 'confirming', 'processing');
+    where slot is not null and status in ('intended', 'created', 'confirming', 'processing', 'voiding');
 create unique index payment_period_key on payment (account_id, denomination, period_at) where period_at is not null;
 create unique index payment_request_key on payment (account_id, request_key) where request_key is not null;
 create index payment_intent on payment (intent_id) where intent_id is not null;
