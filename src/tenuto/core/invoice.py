@@ -44,7 +44,8 @@ from .ledger import (
 )
 from .money import AMOUNT_MAX, BALANCE_MAX, Exact, allocate, exact, plus, round_half_up, times
 from .outcomes import Refusal, invalid
-from .payment import Payment, voided as given_up_payment
+from .payment import Payment
+from .payment import voided as given_up_payment
 from .period import day_after
 from .usage import AccountState
 

@@ -298,6 +298,7 @@ class Book:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._journal = path.open("ab")
+            path.chmod(0o600)  # it holds the secrets of endpoints, and there may be others on this machine
             try:
                 fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._replay(path)

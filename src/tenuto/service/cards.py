@@ -69,6 +69,9 @@ async def customer_of(engine: Engine, environment: Environment, account_id: int)
 
 async def give_card(engine: Engine, environment: Environment, account_id: int, token: str, key: str) -> Card:
     """Give the provider the card behind a token. Raises Refusal ``payment_failed`` when the bank says no."""
+    async with engine.database.reading() as reader:
+        if len(await payments.list_cards(reader, account_id)) >= CARDS_MAX:
+            raise invalid("token", f"an account has at most {CARDS_MAX} cards; remove one first.")
     customer = await customer_of(engine, environment, account_id)
     gateway = await engine.gateway_for(environment)
     try:
@@ -107,8 +110,6 @@ async def keep_card(engine: Engine, unit: Unit, environment: Environment, accoun
     known = await payments.find_card(unit, account_id, given.gateway_id)
     tick = max(engine.tick(), state.tick + 1)
     if known is None:
-        if len(await payments.list_cards(unit, account_id)) >= CARDS_MAX:
-            raise invalid("token", f"an account has at most {CARDS_MAX} cards; remove one first.")
         card = StoredCard(
             account_id,
             tick,

@@ -371,7 +371,7 @@ async def read_taxes(reader: Reader, invoice: Invoice) -> tuple[TaxLine, ...]:
     return tuple(TaxLine(*row) for row in rows)
 
 
-# What the payments for invoices ($1: of an account) paid of each; what of a payment was or is being given back; and what
+# What the payments for invoices of an account ($1) paid of each; what of a payment was or is being given back; and what
 # credit notes put back on the balance of what these payments had paid.
 _COVER: Final = f"""
 select s.payment_id, s.invoice_id, s.amount, p.amount as whole,
