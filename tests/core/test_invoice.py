@@ -30,7 +30,7 @@ from tenuto.core.invoice import (
     UsageGroup,
 )
 from tenuto.core.ledger import Balance, open_balance
-from tenuto.core.money import ZERO, Exact, allocate, round_half_up
+from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX, ZERO, Exact, allocate, round_half_up
 from tenuto.core.outcomes import Refusal
 from tenuto.core.usage import AccountState
 
@@ -302,6 +302,76 @@ def test_credit_notes_take_from_what_remains() -> None:
     done = rules.credited(part, 500, before=400, now=NOW)
     assert (done.status, done.amount_credited, done.remaining) == ("paid", 700, 0)
     assert rules.credited(bill(status="paid", amount_paid=1000), 1000, before=0, now=NOW).amount_credited == 0
+
+
+def test_a_credit_note_takes_nothing_that_was_refunded() -> None:
+    paid = bill(status="paid", amount_paid=1000)
+    assert rules.credited(paid, 300, before=300, refunded=400, now=NOW) == paid
+    for before, refunded, creditable in ((300, 400, 300), (1000, 0, 0), (800, 400, 0)):
+        with pytest.raises(Refusal, match="more than the invoice") as refused:
+            rules.credited(paid, creditable + 1, before=before, refunded=refunded, now=NOW)
+        assert refused.value.details == {"creditable": creditable, "required": creditable + 1, "refunded": refunded}
+
+
+def test_what_was_given_up_is_paid_like_the_others() -> None:
+    settled = rules.settle([bill(id=1, status="uncollectible"), bill(id=2)], 1500, now=NOW)
+    assert [(after.id, after.status, part) for after, part in settled] == [(1, "paid", 1000), (2, "open", 500)]
+    (part,) = rules.settle([bill(status="uncollectible")], 400, now=NOW)
+    assert part[0].status == "uncollectible"
+
+
+def test_a_capture_is_cleared_unless_it_may_be_paid_at_this_moment() -> None:
+    capture = rules.capture_of(bill(), 900, id=300, now=NOW, is_suspended=False, description="Invoice")
+    skipped = rules.cleared(capture._replace(status="skipped"), now=NOW)
+    assert (skipped.status, skipped.slot, skipped.next_attempt_at) == ("voided", None, None)
+    waiting = rules.cleared(capture._replace(status="created", declines=1, intent_id="pi_1"), now=NOW)
+    assert (waiting.status, waiting.slot, waiting.next_attempt_at) == ("voiding", None, NOW)
+    for status in ("intended", "created", "confirming", "processing", "voiding"):
+        with pytest.raises(Refusal) as refused:
+            rules.cleared(capture._replace(status=status), now=NOW)
+        assert refused.value.code == "payment_in_progress"
+
+
+@pytest.mark.parametrize(
+    ("amount", "manual", "tax", "is_within"),
+    [
+        (0, 100, 100, True),
+        (200 - BALANCE_MAX, 100, 100, True),
+        (199 - BALANCE_MAX, 100, 100, False),
+        (99 - BALANCE_MAX, 100, 0, False),
+        (BALANCE_MAX, -1, 1, False),
+    ],
+)
+def test_a_draft_posts_within_the_range_of_a_balance(amount: int, manual: int, tax: int, *, is_within: bool) -> None:
+    draft, lines = bill(status="draft", tax=tax), (Line(1, "usage", "chat", 5), Line(2, "manual", "more", manual))
+    assert rules.posts_within(holding(amount), draft, lines) is is_within
+    assert rules.posts_within(holding(amount), draft._replace(currency="EUR"), lines)
+    if not is_within:
+        with pytest.raises(Refusal) as refused:
+            rules.must_stay_in_range(holding(amount), draft, lines)
+        assert (refused.value.code, refused.value.details) == ("out_of_range", {"path": "lines"})
+
+
+@pytest.mark.parametrize(
+    ("subtotal", "total", "is_taxed", "path"),
+    [
+        (AMOUNT_MAX, AMOUNT_MAX, True, None),
+        (AMOUNT_MAX, AMOUNT_MAX + 1, False, "lines"),
+        (AMOUNT_MAX, AMOUNT_MAX + 1, True, "taxes"),
+        (AMOUNT_MAX + 1, AMOUNT_MAX + 1, True, "lines"),
+    ],
+)
+def test_what_a_company_writes_stays_within_an_amount(
+    subtotal: int, total: int, path: str | None, *, is_taxed: bool
+) -> None:
+    draft = bill(status="draft", subtotal=subtotal, total=total)
+    if path is None:
+        rules.must_stay_in_range(holding(0), draft, (), is_taxed=is_taxed)
+        return
+    with pytest.raises(Refusal) as refused:
+        rules.must_stay_in_range(holding(0), draft, (), is_taxed=is_taxed)
+    assert (refused.value.code, refused.value.details) == ("out_of_range", {"path": path})
+    rules.must_stay_in_range(holding(0), draft, (), most=BALANCE_MAX, is_taxed=is_taxed)
 
 
 @given(st.lists(st.integers(1, 400), max_size=8), st.integers(0, 1000))

@@ -27,8 +27,11 @@ from tenuto.core.payment import (
     Status,
     answered,
     began,
+    credited_again,
+    dropped,
     failed,
     in_doubt,
+    makes_room,
     next_step,
     over_cap,
     paid_in,
@@ -570,3 +573,60 @@ def test_a_balance_is_refilled_so_often_and_for_so_much_a_day(
     is_over: bool,  # noqa: FBT001 - a column
 ) -> None:
     assert over_cap(caps, done, 1000) is is_over
+
+
+# --- room, and what is credited again -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["deposit", "refill", "refill_start", "threshold_refill", "invoice"])
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("declines", [0, 1])
+def test_only_a_refill_below_a_threshold_that_was_declined_makes_room(
+    reason: PaymentReason, status: Status, declines: int
+) -> None:
+    payment = refill(status, reason=reason, declines=declines)
+    assert makes_room(payment) == (reason == "threshold_refill" and status == "created" and declines == 1)
+
+
+def test_what_makes_room_is_over_at_once() -> None:
+    waits = refill("created", declines=1, next_attempt_at=LATER)
+    after = dropped(waits, now=NOW)
+    assert after == waits._replace(status="voided", next_attempt_at=None, finished_at=NOW)
+    assert next_step(after, now=LATER) == "none"
+
+
+@pytest.mark.parametrize(
+    ("settled", "returned_before", "units", "credited"),
+    [
+        (1000, 0, 400, 400),  # all of it had paid invoices
+        (0, 0, 400, 0),  # the balance holds all of it
+        (600, 0, 400, 0),  # what the balance holds goes back first
+        (600, 0, 500, 100),
+        (600, 300, 200, 100),
+        (600, 500, 500, 500),
+    ],
+)
+def test_a_refund_credits_what_had_paid_invoices(settled: int, returned_before: int, units: int, credited: int) -> None:
+    payment = refill("succeeded", reason="invoice", units=1000, units_returned=returned_before)
+    assert credited_again(payment, units, settled=settled) == credited
+
+
+@given(
+    settled=st.integers(min_value=0, max_value=1000),
+    parts=st.lists(st.integers(min_value=1, max_value=400), max_size=9),
+)
+def test_refunds_in_parts_credit_in_sum_what_had_paid_invoices(settled: int, parts: list[int]) -> None:
+    payment, credited, taken = refill("succeeded", reason="invoice", units=1000), 0, 0
+    for part in parts:
+        units = min(part, 1000 - taken)
+        credited += credited_again(payment, units, settled=settled)
+        payment, taken = returned(payment, 0, units), taken + units
+    assert credited == max(0, taken - (1000 - settled))
+
+
+def test_what_credit_notes_gave_back_is_not_refunded_too() -> None:
+    payment = refill("succeeded", amount=1000)
+    assert returnable(payment, None, promised=0, promised_units=0, credited=300).amount == 700
+    with pytest.raises(Refusal) as refused:
+        returnable(payment, 701, promised=0, promised_units=0, credited=300)
+    assert refused.value.details == {"refundable": 700, "required": 701}

@@ -346,16 +346,19 @@ def posts_within(state: AccountState, draft: Invoice, lines: Sequence[Line]) -> 
     return all(-BALANCE_MAX <= amount <= BALANCE_MAX for amount in (after, after - draft.tax))
 
 
-def must_stay_in_range(state: AccountState, draft: Invoice, lines: Sequence[Line], *, is_taxed: bool) -> None:
-    """Judge a draft that the company wrote lines or taxes on. ``is_taxed``: the taxes are what it wrote.
+def must_stay_in_range(
+    state: AccountState, draft: Invoice, lines: Sequence[Line], *, most: int = AMOUNT_MAX, is_taxed: bool = False
+) -> None:
+    """Judge a draft with lines or taxes that the company wrote. ``is_taxed``: the taxes are what it wrote.
 
-    Raises Refusal ``out_of_range`` where the sums are beyond what an amount may be, or the balance has no room for it.
+    Raises Refusal ``out_of_range`` where the sums are above ``most``, or the balance has no room for what it posts.
+    Usage alone is on the balance already, so it may come to more than a single amount: ``most`` is ``BALANCE_MAX``.
     """
-    if draft.subtotal > AMOUNT_MAX:
-        raise invalid("lines", f"would take the subtotal above {AMOUNT_MAX}.", "out_of_range")
+    if draft.subtotal > most:
+        raise invalid("lines", f"would take the subtotal above {most}.", "out_of_range")
     path = "taxes" if is_taxed else "lines"
-    if draft.total > AMOUNT_MAX:
-        raise invalid(path, f"would take the total above {AMOUNT_MAX}.", "out_of_range")
+    if draft.total > most:
+        raise invalid(path, f"would take the total above {most}.", "out_of_range")
     if not posts_within(state, draft, lines):
         raise invalid(path, "would take the balance out of the range that can be kept.", "out_of_range")
 

@@ -292,22 +292,35 @@ class Returned(NamedTuple):
     units: int
 
 
-def returnable(payment: Payment, amount: int | None, *, promised: int, promised_units: int) -> Returned:
+def returnable(
+    payment: Payment, amount: int | None, *, promised: int, promised_units: int, credited: int = 0
+) -> Returned:
     """What can be given back of a payment: ``amount`` of it (None: all that is left), and the units that go with it.
 
-    ``promised`` is what refunds under way already give back, with their units. Units are taken in proportion, rounded
-    down in sum, so that a full set of parts takes exactly what the payment gave. Raises Refusal
-    ``payment_not_refundable`` or ``refund_exceeds_payment``.
+    ``promised`` is what refunds under way give back already, with their units; ``credited`` what credit notes did.
+    Units are taken in proportion, rounded down in sum, so that a full set of parts takes exactly what the payment gave.
+    Raises Refusal ``payment_not_refundable`` or ``refund_exceeds_payment``.
     """
     if payment.status != "succeeded" or payment.method == "balance":
         raise Refusal("payment_not_refundable", status=shown_status(payment))
     gone = payment.refunded + promised
-    left = payment.amount - gone
+    left = payment.amount - gone - credited
     wanted = left if amount is None else amount
     if wanted > left or left <= 0:
         raise Refusal("refund_exceeds_payment", refundable=left, required=wanted)
     units = payment.units * (gone + wanted) // payment.amount - payment.units_returned - promised_units
     return Returned(wanted, max(0, units))
+
+
+def credited_again(payment: Payment, units: int, *, settled: int) -> int:
+    """What of the units that a refund takes is credited again: the part of them that had paid invoices.
+
+    What a customer owed for usage and paid must not be owed again because it was given back. ``settled`` is how much of
+    the payment paid invoices; what the balance holds of it goes back first.
+    """
+    held = payment.units - settled
+    before = payment.units_returned
+    return max(0, before + units - held) - max(0, before - held)
 
 
 def returned(payment: Payment, amount: int, units: int) -> Payment:

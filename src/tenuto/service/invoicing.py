@@ -15,7 +15,7 @@ import structlog
 
 from tenuto.core import invoice as rules
 from tenuto.core.cards import minimum
-from tenuto.core.identifiers import read_of_account, spell_of_account
+from tenuto.core.identifiers import read_of_account, spell, spell_of_account
 from tenuto.core.invoice import (
     Collection,
     Invoice,
@@ -26,6 +26,7 @@ from tenuto.core.invoice import (
     TaxRate,
 )
 from tenuto.core.ledger import CREDIT_NOTE_BOOK, VOID_BOOK
+from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import Payment, paid_in
 from tenuto.core.period import month_of, month_start
@@ -163,8 +164,7 @@ async def cut_invoice(
     whole = await _drafted(unit, environment, terms, taken, gathered, manual, taken.now)
     if whole.invoice.subtotal <= 0:
         raise Refusal("nothing_to_invoice", subtotal=whole.invoice.subtotal)
-    if manual:
-        rules.must_stay_in_range(taken.state, whole.invoice, whole.lines, is_taxed=False)
+    rules.must_stay_in_range(taken.state, whole.invoice, whole.lines, most=AMOUNT_MAX if manual else BALANCE_MAX)
     if not is_preview:
         await _keep(unit, taken, terms._replace(last_at=taken.now), whole)
     return whole
@@ -490,8 +490,8 @@ async def begin_payment(
     """Write down a card payment of what remains of one invoice; whoever drives payments charges it.
 
     Somebody asked for it, so it is charged while captures by themselves are suspended; one that was skipped gives its
-    place up. Raises Refusal ``invoice_not_open``, ``invoice_settled``, ``payment_in_progress``, ``payment_method_required`` or
-    ``amount_not_chargeable``.
+    place up. Raises Refusal ``invoice_not_open``, ``invoice_settled``, ``payment_in_progress``,
+    ``payment_method_required`` or ``amount_not_chargeable``.
     """
     taken = await _take(engine, unit, environment, account_id)
     found = await _invoice(unit, environment, account_id, invoice_id)
@@ -618,6 +618,11 @@ async def cut_invoices(engine: Engine, *, now: datetime, limit: int, environment
         boundary = month_start(month, 0, zone)
         whole = await _drafted(unit, environment, terms, taken, gathered, (), boundary)
         later = terms._replace(next_at=month_start(month, 1, zone))
+        if whole.invoice.total > BALANCE_MAX or not rules.posts_within(taken.state, whole.invoice, whole.lines):
+            account = spell("a", row["account_id"])
+            _log.error("invoice", account=account, outcome="not cut", reason="balance_out_of_range")
+            await invoices.save_terms(unit, later, taken.now)
+            return
         if whole.invoice.subtotal > 0:
             await _keep(unit, taken, later._replace(last_at=boundary), whole)
             return

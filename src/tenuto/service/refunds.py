@@ -25,11 +25,11 @@ from tenuto.core.ledger import (
     open_balance,
 )
 from tenuto.core.outcomes import Refusal
-from tenuto.core.payment import LEASE, Payment, returnable, returned
+from tenuto.core.payment import LEASE, Payment, credited_again, returnable, returned
 from tenuto.core.usage import AccountState
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefund, GatewayRefused, GatewayUnclear
-from tenuto.store import due, ledger, payments
+from tenuto.store import due, invoices, ledger, payments
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Record, Unit, translated
 from tenuto.store.payments import Refund
@@ -69,6 +69,7 @@ async def begin_refund(
         amount,
         promised=sum(refund.amount for refund in under_way),
         promised_units=sum(refund.units for refund in under_way),
+        credited=await invoices.credited_of(unit, account_id, payment_id) if held.payment.reason == "invoice" else 0,
     )
     tick = max(engine.tick(), state.tick + 1)
     refund = Refund(
@@ -95,7 +96,7 @@ async def begin_refund(
     if held.payment.method != "card":
         state = state._replace(tick=tick)
         refund = refund._replace(status="succeeded", next_attempt_at=None, finished_at=now)
-        await _apply(engine, unit, state, held.payment, refund, REFUND_BOOK)
+        refund = await _apply(engine, unit, state, held.payment, refund, REFUND_BOOK)
         await payments.update_refund(unit, refund)
     return refund
 
@@ -179,7 +180,7 @@ async def _record(engine: Engine, unit: Unit, environment: Environment, turn: _T
             )
             held = await payments.read_payment(unit, account_id, refund.payment_id)
             assert held is not None
-            await _apply(engine, unit, state, held.payment, refund, REFUND_BOOK)
+            refund = await _apply(engine, unit, state, held.payment, refund, REFUND_BOOK)
         case GatewayRefund(status="failed" | "canceled"):
             code = outcome.failure or outcome.status
             refund = refund._replace(
@@ -197,42 +198,45 @@ async def _record(engine: Engine, unit: Unit, environment: Environment, turn: _T
     return refund
 
 
-async def _apply(engine: Engine, unit: Unit, state: AccountState, payment: Payment, refund: Refund, book: str) -> None:
-    """Take the refund's units off the balance, and note on the payment what went back.
+async def _apply(
+    engine: Engine, unit: Unit, state: AccountState, payment: Payment, refund: Refund, book: str
+) -> Refund:
+    """Take the refund's units off the balance, and note on the payment what went back; the refund with what it credits.
 
-    What paid an invoice was owed for usage: giving it back must not make the customer owe it again, so the same amount
-    is credited (decision 0021).
+    What paid an invoice was owed for usage: giving it back must not make the customer owe it again, so as much is
+    credited (decision 0021).
     """
     now = refund.finished_at or refund.created_at
     tick = max(engine.tick(), state.tick + 1)
     moves: list[tuple[Balance, Transaction]] = []
     balance = state.balances.get(payment.denomination) or open_balance(payment.denomination)
-    if refund.units:
-        taken = move(
-            balance,
-            -refund.units,
-            id=tick,
-            book=book,
-            type="REFUND",
+
+    def moved(amount: int, into: str, kind: str) -> None:
+        before = moves[-1][0] if moves else balance
+        made = move(
+            before,
+            amount,
+            id=tick + len(moves),
+            book=into,
+            type=kind,
             description=refund.reason,
             now=now,
             cause_id=refund.id,
         )
-        moves.append(taken)
-        if payment.reason == "invoice" and book == REFUND_BOOK:
-            credited = move(
-                taken[0],
-                refund.units,
-                id=tick + 1,
-                book=REFUND_CREDIT_BOOK,
-                type="ADJUSTMENT",
-                description=refund.reason,
-                now=now,
-                cause_id=refund.id,
-            )
-            moves.append(credited)
-        await ledger.save_moves(unit, state, tick + 1, moves, now)
+        moves.append(made)
+
+    credited = 0
+    if payment.reason == "invoice" and book == REFUND_BOOK:
+        settled = await invoices.settled_of(unit, payment.account_id, payment.id)
+        credited = credited_again(payment, refund.units, settled=settled)
+    if refund.units:
+        moved(-refund.units, book, "REFUND")
+    if credited:
+        moved(credited, REFUND_CREDIT_BOOK, "ADJUSTMENT")
+    if moves:
+        await ledger.save_moves(unit, state, moves[-1][1].id, moves, now)
     await payments.update_payment(unit, returned(payment, refund.amount, refund.units), now)
+    return refund._replace(credited=credited)
 
 
 async def refund_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
@@ -345,11 +349,11 @@ async def _give_back(
 
     Where a refund had credited what it took, there is nothing to give back but the word that the payment stands.
     """
-    if refund.units and not (payment.reason == "invoice" and refund.kind == "refund"):
+    if refund.units > refund.credited:
         tick = max(engine.tick(), state.tick + 1)
         given = move(
             state.balances.get(payment.denomination) or open_balance(payment.denomination),
-            refund.units,
+            refund.units - refund.credited,
             id=tick,
             book=book,
             type="REFUND",

@@ -166,7 +166,8 @@ _UNDONE: Final = "r.status = 'failed' and r.code in ('dispute_won', 'refund_fail
 
 REFUNDS: Final = f"""
 with returned as (
-    select r.account_id, r.id as cause_id, p.denomination, r.kind, p.reason, r.units, r.status = 'failed' as is_undone
+    select r.account_id, r.id as cause_id, p.denomination, r.kind, r.units, r.credited,
+        r.status = 'failed' as is_undone
     from refund r join payment p on p.account_id = r.account_id and p.id = r.payment_id
     where r.units <> 0 and (r.status = 'succeeded' or {_UNDONE})
 ),
@@ -174,12 +175,11 @@ expected as (
     select account_id, cause_id, denomination,
         case kind when 'dispute' then '{DISPUTE_BOOK}' else '{REFUND_BOOK}' end as book, -units as amount from returned
     union all
-    select account_id, cause_id, denomination, '{REFUND_CREDIT_BOOK}', units from returned
-    where kind = 'refund' and reason = 'invoice'
+    select account_id, cause_id, denomination, '{REFUND_CREDIT_BOOK}', credited from returned where credited <> 0
     union all
     select account_id, cause_id, denomination,
-        case kind when 'dispute' then '{DISPUTE_WON_BOOK}' else '{REFUND_FAILED_BOOK}' end, units
-    from returned where is_undone and not (kind = 'refund' and reason = 'invoice')
+        case kind when 'dispute' then '{DISPUTE_WON_BOOK}' else '{REFUND_FAILED_BOOK}' end, units - credited
+    from returned where is_undone and units > credited
 ),
 {_posted(*_REFUND_BOOKS)}
 {_compared("refund", "refund")}

@@ -404,6 +404,16 @@ async def credited_of(reader: Reader, account_id: int, payment_id: int) -> int:
     return found
 
 
+async def settled_of(reader: Reader, account_id: int, payment_id: int) -> int:
+    """How much of a payment paid invoices; the rest of it is held by the balance."""
+    found: int = await reader.fetchval(
+        "select coalesce(sum(amount), 0)::bigint from invoice_payment where account_id = $1 and payment_id = $2",
+        account_id,
+        payment_id,
+    )
+    return found
+
+
 async def returned_of(reader: Reader, invoice: Invoice) -> int:
     """What of an invoice cannot be credited any more, for the payments that paid it were refunded."""
     found: int = await reader.fetchval(

@@ -374,7 +374,10 @@ async def wake_payments(unit: Unit, account_id: int, now: datetime) -> int:
 
 
 class Refund(NamedTuple):
-    """Money that goes back. ``kind`` is ``refund`` (we ask) or ``dispute`` (the bank took it)."""
+    """Money that goes back. ``kind`` is ``refund`` (we ask) or ``dispute`` (the bank took it).
+
+    It takes ``units`` off the balance and credits ``credited`` of them again, for those had paid invoices.
+    """
 
     account_id: int
     id: int
@@ -393,6 +396,7 @@ class Refund(NamedTuple):
     next_attempt_at: datetime | None
     created_at: datetime
     finished_at: datetime | None
+    credited: int = 0
 
 
 _REFUND: Final = "select {} from refund r".format(", ".join(f"r.{name}" for name in Refund._fields))
@@ -413,7 +417,7 @@ async def update_refund(unit: Unit, refund: Refund, *, claimed_until: datetime |
     """Write how a refund stands now."""
     await unit.execute(
         "update refund set status = $3, gateway_id = $4, code = $5, fence = $6, next_attempt_at = $7,"
-        " finished_at = $8, claimed_until = $9 where account_id = $1 and id = $2",
+        " finished_at = $8, claimed_until = $9, credited = $10 where account_id = $1 and id = $2",
         refund.account_id,
         refund.id,
         refund.status,
@@ -423,6 +427,7 @@ async def update_refund(unit: Unit, refund: Refund, *, claimed_until: datetime |
         refund.next_attempt_at,
         refund.finished_at,
         claimed_until,
+        refund.credited,
     )
 
 

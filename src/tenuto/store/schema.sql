@@ -369,6 +369,7 @@ create table refund (
     status          text        not null,
     amount          bigint      not null,
     units           bigint      not null, -- what it takes off the balance
+    credited        bigint      not null, -- and what of that is credited again, for it had paid invoices
     reason          text        not null,
     gateway_id      text        collate "C",
     request_key     text        collate "C",
@@ -381,6 +382,7 @@ create table refund (
     finished_at     timestamptz,
     constraint refund_pkey primary key (account_id, id),
     constraint refund_amount_positive check (amount > 0 and units >= 0),
+    constraint refund_credited_within check (credited between 0 and units),
     constraint refund_payment_fkey foreign key (account_id, payment_id) references payment (account_id, id)
 );
 create index refund_payment on refund (account_id, payment_id);
