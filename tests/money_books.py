@@ -49,7 +49,9 @@ class Money:
         await cards.keep_given(self.engine, self.company.environment, account_id, given)
 
     async def drive(self, payment: Payment) -> Payment:
-        return await payments.drive(self.engine, self.company.environment, payment.account_id, payment.id)
+        return await payments.drive(
+            self.engine, self.company.environment, payment.account_id, payment.id, fence=payment.fence
+        )
 
     async def deposit(self, account_id: int, denomination: str, units: int, amount: int) -> Payment:
         async with self.unit() as unit:
@@ -69,7 +71,9 @@ class Money:
                 reason="sorry",
                 once=None,
             )
-        done = await refunds.drive_refund(self.engine, self.company.environment, payment.account_id, begun.id)
+        done = await refunds.drive_refund(
+            self.engine, self.company.environment, payment.account_id, begun.id, fence=begun.fence
+        )
         assert done.status == "succeeded", done
         return done
 

@@ -221,10 +221,14 @@ class World:
     # --- working on it -----------------------------------------------------------------------------------------------
 
     async def drive(self, payment: Payment, engine: Engine | None = None) -> Payment:
-        return await payments.drive(engine or self.engine, self.environment, payment.account_id, payment.id)
+        return await payments.drive(
+            engine or self.engine, self.environment, payment.account_id, payment.id, fence=payment.fence
+        )
 
     async def drive_refund(self, refund: Refund, engine: Engine | None = None) -> Refund:
-        return await refunds.drive_refund(engine or self.engine, self.environment, refund.account_id, refund.id)
+        return await refunds.drive_refund(
+            engine or self.engine, self.environment, refund.account_id, refund.id, fence=refund.fence
+        )
 
     async def passes(self, engine: Engine) -> int:
         """One pass of each sweep that moves money."""

@@ -105,7 +105,7 @@ def handlers(application: Application) -> list[HTTPRouteHandler]:
             return page(GONE, 404)
         try:
             begun = await begin_hosted_payment(engine, environment, whole.invoice)
-            driven = await drive(engine, environment, begun.account_id, begun.id)
+            driven = await drive(engine, environment, begun.account_id, begun.id, fence=0)
             after, _ = await open_link(engine, token)
             outcome = _outcome(driven, is_paid=after.invoice.status == "paid")
         except Refusal as refusal:

@@ -227,7 +227,7 @@ async def pay_invoice(call: Call) -> Answer:
         return found
 
     async def finish(payment: Payment) -> Answer:
-        driven = await drive(call.engine, call.environment, account_id, payment.id)
+        driven = await drive(call.engine, call.environment, account_id, payment.id, fence=0)
         if driven.status == "failed" or (driven.is_open and driven.declines):
             return Answer(402, error_body(refused_payment(driven), call.request_id))
         return Answer(202 if driven.is_open else 200, _rendered(await _whole(call)))

@@ -26,6 +26,8 @@ from .usage import error_body, page_of
 
 REASON_MAX: Final = 500
 RESUMED_MAX: Final = 10_000
+NOT_OURS: Final = -1
+"""No fence: whoever has the payment in hand keeps it."""
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -237,14 +239,16 @@ async def _driven(call: Call, verb: Any) -> Answer:
     payment = await _owned(call)
 
     async def begin(unit: Unit) -> Payment:
-        found: Payment = await verb(call.engine, unit, call.environment, payment.account_id, payment.id)
+        found: Payment = await verb(
+            call.engine, unit, call.environment, payment.account_id, payment.id, is_claimed=True
+        )
         return found
 
     async def resume(_: Unit) -> Payment:
-        return payment
+        return payment._replace(fence=NOT_OURS)
 
     async def finish(changed: Payment) -> Answer:
-        driven = await service.drive(call.engine, call.environment, changed.account_id, changed.id)
+        driven = await service.drive(call.engine, call.environment, changed.account_id, changed.id, fence=changed.fence)
         async with call.engine.database.reading() as reader:
             return Answer(200, shapes.wrapped(await payment_whole(reader, driven)))
 
@@ -288,7 +292,7 @@ async def refund_payment(call: Call) -> Answer:
         return found
 
     async def finish(refund: Refund) -> Answer:
-        driven = await refunds.drive_refund(call.engine, call.environment, refund.account_id, refund.id)
+        driven = await refunds.drive_refund(call.engine, call.environment, refund.account_id, refund.id, fence=0)
         if driven.status == "failed":
             refusal = Refusal("gateway_refused", f"Stripe refuses the refund: {driven.code}.", gateway_code=driven.code)
             return Answer(422, error_body(refusal, call.request_id))

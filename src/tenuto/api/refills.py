@@ -154,7 +154,7 @@ async def paid_in_steps(call: Call, account_id: int, once: Once | None, begin: A
         return found
 
     async def finish(payment: Payment) -> Answer:
-        driven = await service.drive(call.engine, call.environment, account_id, payment.id)
+        driven = await service.drive(call.engine, call.environment, account_id, payment.id, fence=0)
         if driven.status == "failed":
             return refused_answer(call, driven)
         balance = await _shown_balance(call, account_id, driven.denomination)
@@ -272,7 +272,7 @@ async def put_refill(
     async def finish(payment: Payment | None) -> Answer:
         status = 200
         if payment is not None:
-            driven = await service.drive(engine, environment, account.id, payment.id)
+            driven = await service.drive(engine, environment, account.id, payment.id, fence=0)
             if driven.status == "failed":
                 return refused_answer(call, driven)
             status = 202 if driven.is_open else 200

@@ -28,7 +28,7 @@ from tenuto.core.invoice import (
 from tenuto.core.ledger import CREDIT_NOTE_BOOK, VOID_BOOK
 from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
 from tenuto.core.outcomes import Refusal, invalid
-from tenuto.core.payment import Payment, paid_in
+from tenuto.core.payment import LEASE, Payment, paid_in
 from tenuto.core.period import month_of, month_start
 from tenuto.core.usage import AccountState
 from tenuto.engine import Engine, Once
@@ -505,7 +505,9 @@ async def begin_payment(
         raise Refusal("amount_not_chargeable", amount=found.remaining, minimum=minimum(found.currency))
     if before is not None:
         await payments.update_payment(unit, rules.cleared(before, now=taken.now), taken.now)
-    payment = await _capture(unit, environment, taken, [found], found.remaining, by_hand=True, once=once)
+    payment = await _capture(
+        unit, environment, taken, [found], found.remaining, claimed_until=engine.now() + LEASE, once=once
+    )
     await invoices.update_invoice(unit, found._replace(next_collection_at=None), taken.now)
     if before is not None:
         await invoices.collect_again(unit, account_id, found.currency, taken.now)
@@ -519,9 +521,10 @@ async def _capture(
     paid: Sequence[Invoice],
     amount: int,
     *,
-    by_hand: bool = False,
+    claimed_until: datetime | None = None,
     once: Once | None = None,
 ) -> Payment:
+    """Write a capture down. ``claimed_until``: somebody asked for it by hand, and drives it until then."""
     account = await accounts.read_account(unit, environment.id, taken.state.account_id)
     assert account is not None
     said = f"Invoice {paid[0].number}" if len(paid) == 1 else f"{len(paid)} invoices up to {paid[-1].number}"
@@ -530,12 +533,12 @@ async def _capture(
         amount,
         id=taken.tick + 1,
         now=taken.now,
-        is_suspended=not by_hand and (account.capture_suspended or environment.capture_suspended),
+        is_suspended=claimed_until is None and (account.capture_suspended or environment.capture_suspended),
         description=said,
     )
     if once is not None:
         payment = payment._replace(request_key=once.key, fingerprint=once.fingerprint)
-    await payments.insert_payment(unit, payment)
+    await payments.insert_payment(unit, payment, claimed_until=claimed_until)
     await ledger.raise_tick(unit, payment.account_id, payment.id)
     return payment
 

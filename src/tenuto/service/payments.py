@@ -122,7 +122,8 @@ async def begin_deposit(
         next_attempt_at=now,
     )
     paid_in(state, payment, id=tick, now=now)  # a balance without room for it refuses now, not once it is paid for
-    await payments.insert_payment(unit, payment)
+    # Whoever asked for it drives it: the clockwork would only take it out of their hands.
+    await payments.insert_payment(unit, payment, claimed_until=engine.now() + LEASE)
     await ledger.raise_tick(unit, account_id, tick)
     return payment
 
@@ -161,12 +162,18 @@ class _Turn(NamedTuple):
 _Outcome = Answered | GatewayRefused | _Unclear
 
 
-async def drive(engine: Engine, environment: Environment, account_id: int, payment_id: int) -> Payment:
-    """Take a payment as far as it goes now: to its end, to a date of its schedule, or into doubt that time resolves."""
+async def drive(
+    engine: Engine, environment: Environment, account_id: int, payment_id: int, *, fence: int | None = None
+) -> Payment:
+    """Take a payment as far as it goes now: to its end, to a date of its schedule, or into doubt that time resolves.
+
+    ``fence``: as it was when the caller wrote the payment down and claimed it (0 for a new one): while that stands,
+    nobody else has it in hand.
+    """
     last: tuple[_Turn, _Outcome] | None = None
     while True:
         async with translated(), engine.database.writing() as unit:
-            turn = await _take_turn(engine, unit, environment, account_id, payment_id, last)
+            turn = await _take_turn(engine, unit, environment, account_id, payment_id, last, fence)
         if turn.action is None:
             engine.reach("payment.closed")
             return turn.payment
@@ -183,6 +190,7 @@ async def _take_turn(
     account_id: int,
     payment_id: int,
     last: tuple[_Turn, _Outcome] | None,
+    fence: int | None,
 ) -> _Turn:
     """One unit: record what the last call brought, decide the next step, and say so before it is made."""
     await ledger.lock_accounts(unit, [account_id])
@@ -191,7 +199,8 @@ async def _take_turn(
         raise Refusal("not_found")
     payment, now, real_now = held.payment, engine.now_of(environment), engine.now()
     if last is None:
-        if held.claimed_until is not None and held.claimed_until > real_now:
+        is_claimed = held.claimed_until is not None and held.claimed_until > real_now
+        if is_claimed and payment.fence != fence:
             return _Turn(payment, None, None, None)
     elif last[0].payment.fence != payment.fence and not _is_sure(payment, last[1]):
         return _Turn(payment, None, None, None)
@@ -440,7 +449,7 @@ async def _payment(unit: Unit, environment: Environment, account_id: int, paymen
 
 
 async def retry_payment(
-    engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int, *, is_claimed: bool = False
 ) -> Payment:
     """Have a failed or skipped payment tried again. Raises ``payment_not_retryable``, ``refill_in_progress``."""
     now = engine.now_of(environment)
@@ -452,7 +461,7 @@ async def retry_payment(
         other = await payments.open_payment(unit, account_id, after.slot, or_skipped=False)
         if other is not None and other.id != after.id:
             raise Refusal("refill_in_progress", payment_id=spell_of_account("pay", account_id, other.id))
-    await payments.update_payment(unit, after, now)
+    await payments.update_payment(unit, after, now, claimed_until=engine.now() + LEASE if is_claimed else None)
     if after.reason in {"refill", "threshold_refill"}:
         refill = await refills.read_refill(unit, account_id, after.denomination)
         if refill is not None and refill.payment_id is None:
@@ -463,13 +472,13 @@ async def retry_payment(
 
 
 async def void_payment(
-    engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int, *, is_claimed: bool = False
 ) -> Payment:
     """Give a payment up; where the provider knows of it, driving it has it cancelled there first."""
     now = engine.now_of(environment)
     before = await _payment(unit, environment, account_id, payment_id)
     after = voided(before, now=now)
-    await payments.update_payment(unit, after, now)
+    await payments.update_payment(unit, after, now, claimed_until=engine.now() + LEASE if is_claimed else None)
     await _close(engine, unit, environment, before, after, now)
     return after
 

@@ -91,7 +91,8 @@ async def begin_refund(
         created_at=now,
         finished_at=None,
     )
-    await payments.insert_refund(unit, refund)
+    # Whoever asked for it drives it: the clockwork would only take it out of their hands.
+    await payments.insert_refund(unit, refund, claimed_until=engine.now() + LEASE)
     await ledger.raise_tick(unit, account_id, tick)
     if held.payment.method != "card":
         state = state._replace(tick=tick)
@@ -109,10 +110,12 @@ class _Turn(NamedTuple):
 _Outcome = GatewayRefund | GatewayRefused | None
 
 
-async def drive_refund(engine: Engine, environment: Environment, account_id: int, refund_id: int) -> Refund:
-    """Take a refund as far as it goes now."""
+async def drive_refund(
+    engine: Engine, environment: Environment, account_id: int, refund_id: int, *, fence: int | None = None
+) -> Refund:
+    """Take a refund as far as it goes now; ``fence`` is that of one which the caller claimed when it wrote it down."""
     async with translated(), engine.database.writing() as unit:
-        turn = await _begin(engine, unit, environment, account_id, refund_id)
+        turn = await _begin(engine, unit, environment, account_id, refund_id, fence)
     if isinstance(turn, Refund):
         return turn
     engine.reach("refund.before_ask")
@@ -123,7 +126,7 @@ async def drive_refund(engine: Engine, environment: Environment, account_id: int
 
 
 async def _begin(
-    engine: Engine, unit: Unit, environment: Environment, account_id: int, refund_id: int
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, refund_id: int, fence: int | None
 ) -> _Turn | Refund:
     await ledger.lock_accounts(unit, [account_id])
     found = await payments.read_refund(unit, account_id, refund_id)
@@ -131,7 +134,7 @@ async def _begin(
         raise Refusal("not_found")
     refund, claimed_until = found
     now, real_now = engine.now_of(environment), engine.now()
-    is_taken = claimed_until is not None and claimed_until > real_now
+    is_taken = claimed_until is not None and claimed_until > real_now and refund.fence != fence
     if refund.status != "intended" or is_taken or refund.next_attempt_at is None or refund.next_attempt_at > now:
         return refund
     held = await payments.read_payment(unit, account_id, refund.payment_id)
