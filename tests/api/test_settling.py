@@ -107,3 +107,50 @@ def test_a_free_refill_is_no_refund(company: Company) -> None:
     assert (reply.status, reply.data["amount"]) == (200, 10)
     (payment,) = company.call("GET", f"/v1/accounts/{account_id}/payments").data
     assert (payment["status"], payment["amount"]) == ("succeeded", 0)
+
+
+# --- what was skipped and is wanted no more ---------------------------------------------------------------------------
+
+
+def post(company: Company, path: str, body: object = None) -> object:
+    reply = company.call("POST", f"/v1{path}", {} if body is None else body)
+    assert reply.status == 200, reply
+    return reply.data
+
+
+def test_a_skipped_capture_of_more_than_is_owed_is_replaced_by_one_of_what_is(company: Company) -> None:
+    account_id = company.account()
+    company.card(account_id)
+    post(company, f"/accounts/{account_id}/suspend_capture")
+    terms = {"currency": "USD", "collection": "charge_automatically"}
+    assert company.call("PUT", f"/v1/accounts/{account_id}/invoicing", terms).status == 200
+    usage = {"type": "USED", "cost_override_amount": 600, "cost_override_denomination": "USD"}
+    assert company.send(account_id, usage).status == 200
+    invoice = company.call("POST", f"/v1/accounts/{account_id}/invoices", {"currency": "USD"}).data["id"]
+    post(company, f"/invoices/{invoice}/finalize")
+    post(company, f"/companies/{company.id}/clock", {"advance_seconds": 10})
+    company.deposit(account_id, 100, 100, "USD")
+    post(company, f"/accounts/{account_id}/resume_capture", {"skipped": "process"})
+    post(company, f"/companies/{company.id}/clock", {"advance_seconds": 3 * 86_400})
+    assert (status(company, invoice), company.balance(account_id, "USD")["amount"]) == ("paid", 0)
+    found = company.call("GET", f"/v1/accounts/{account_id}/payments").data
+    assert sorted((payment["amount"], payment["status"]) for payment in found) == [
+        (100, "succeeded"),
+        (500, "succeeded"),
+        (600, "voided"),
+    ]
+
+
+def test_a_skipped_refill_is_not_charged_once_the_balance_was_filled_otherwise(company: Company) -> None:
+    account_id = company.account(credits=150)
+    company.card(account_id)
+    company.price("CHAT", "credits", "1")
+    terms = {"threshold": 100, "amount": 1000, "usd_charge": 500}
+    assert company.call("PUT", f"/v1/accounts/{account_id}/balance/credits/autorefill", terms).status == 200
+    post(company, f"/accounts/{account_id}/suspend_capture")
+    company.send(account_id, type="CHAT", quantity=100)
+    post(company, f"/companies/{company.id}/clock", {"advance_seconds": 5})
+    company.deposit(account_id)
+    post(company, f"/accounts/{account_id}/resume_capture", {"skipped": "process"})
+    post(company, f"/companies/{company.id}/clock", {"advance_seconds": 60})
+    assert company.balance(account_id, "credits")["amount"] == 1050

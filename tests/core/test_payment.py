@@ -575,6 +575,13 @@ def test_a_balance_is_refilled_so_often_and_for_so_much_a_day(
     assert over_cap(caps, done, 1000) is is_over
 
 
+@pytest.mark.parametrize(("fence", "minutes"), [(2, 0.5), (3, 1), (4, 2), (9, 64), (40, 360)])
+def test_a_bank_that_takes_its_time_is_asked_ever_more_rarely(fence: int, minutes: float) -> None:
+    slow = refill("processing", fence=fence, attempts=1)
+    after = answered(slow, said("processing"), now=NOW, is_reading=True)
+    assert after.next_attempt_at == NOW + timedelta(minutes=minutes)
+
+
 # --- room, and what is credited again -------------------------------------------------------------------------------
 
 
@@ -596,19 +603,22 @@ def test_what_makes_room_is_over_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settled", "returned_before", "units", "credited"),
+    ("settled", "returned_before", "before", "units", "credited"),
     [
-        (1000, 0, 400, 400),  # all of it had paid invoices
-        (0, 0, 400, 0),  # the balance holds all of it
-        (600, 0, 400, 0),  # what the balance holds goes back first
-        (600, 0, 500, 100),
-        (600, 300, 200, 100),
-        (600, 500, 500, 500),
+        (1000, 0, 0, 400, 400),  # all of it had paid invoices
+        (0, 0, 0, 400, 0),  # the balance holds all of it
+        (600, 0, 0, 400, 0),  # what the balance holds goes back first
+        (600, 0, 0, 500, 100),
+        (600, 300, 0, 200, 100),
+        (600, 500, 100, 500, 500),
+        (600, 300, 150, 150, 0),  # one that credited stands, another that did not was undone
     ],
 )
-def test_a_refund_credits_what_had_paid_invoices(settled: int, returned_before: int, units: int, credited: int) -> None:
+def test_a_refund_credits_what_had_paid_invoices(
+    settled: int, returned_before: int, before: int, units: int, credited: int
+) -> None:
     payment = refill("succeeded", reason="invoice", units=1000, units_returned=returned_before)
-    assert credited_again(payment, units, settled=settled) == credited
+    assert credited_again(payment, units, settled=settled, credited=before) == credited
 
 
 @given(
@@ -619,7 +629,7 @@ def test_refunds_in_parts_credit_in_sum_what_had_paid_invoices(settled: int, par
     payment, credited, taken = refill("succeeded", reason="invoice", units=1000), 0, 0
     for part in parts:
         units = min(part, 1000 - taken)
-        credited += credited_again(payment, units, settled=settled)
+        credited += credited_again(payment, units, settled=settled, credited=credited)
         payment, taken = returned(payment, 0, units), taken + units
     assert credited == max(0, taken - (1000 - settled))
 

@@ -58,6 +58,7 @@ HARD_DECLINES: Final = frozenset(
 DOUBT_FIRST: Final = timedelta(seconds=2)
 DOUBT_MAX: Final = timedelta(seconds=60)
 PROCESSING: Final = timedelta(seconds=30)
+PROCESSING_MAX: Final = timedelta(hours=6)
 LEASE: Final = timedelta(seconds=60)
 """How long a worker may take for one step before another may take the payment over."""
 
@@ -175,7 +176,7 @@ def answered(payment: Payment, answer: Answered, *, now: datetime, is_reading: b
         case "processing" | "requires_capture":
             # What was given up stays so: once the bank has decided, the intent is cancelled, if it still can be.
             status: Status = "voiding" if payment.status == "voiding" else "processing"
-            return known._replace(status=status, next_attempt_at=now + PROCESSING)
+            return known._replace(status=status, next_attempt_at=now + _patience(known))
         case _ if payment.status == "failed":
             return known
         case _ if payment.status == "voiding":
@@ -189,6 +190,12 @@ def answered(payment: Payment, answer: Answered, *, now: datetime, is_reading: b
             return _declined(known, "authentication_required", "The bank wants the customer to confirm.", now)
         case _:
             return _declined(known, answer.decline_code or "card_declined", answer.decline_message or "", now)
+
+
+def _patience(payment: Payment) -> timedelta:
+    """How long a bank that takes its time is left alone: ever longer, from half a minute to six hours."""
+    looks = max(0, payment.fence - 1 - payment.attempts)
+    return min(PROCESSING * (1 << min(looks, 10)), PROCESSING_MAX)
 
 
 def _declined(payment: Payment, code: str, message: str, now: datetime) -> Payment:
@@ -312,15 +319,15 @@ def returnable(
     return Returned(wanted, max(0, units))
 
 
-def credited_again(payment: Payment, units: int, *, settled: int) -> int:
+def credited_again(payment: Payment, units: int, *, settled: int, credited: int) -> int:
     """What of the units that a refund takes is credited again: the part of them that had paid invoices.
 
     What a customer owed for usage and paid must not be owed again because it was given back. ``settled`` is how much of
-    the payment paid invoices; what the balance holds of it goes back first.
+    the payment paid invoices; what the balance holds of it goes back first. ``credited`` is what refunds that stand
+    have credited of it already.
     """
     held = payment.units - settled
-    before = payment.units_returned
-    return max(0, before + units - held) - max(0, before - held)
+    return min(units, max(0, payment.units_returned + units - held - credited))
 
 
 def returned(payment: Payment, amount: int, units: int) -> Payment:

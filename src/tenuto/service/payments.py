@@ -496,14 +496,30 @@ async def resume_capture(
     found = await payments.skipped_payments(unit, environment.id, account_id, limit)
     resumed = []
     for owner, payment_id in sorted(found):
-        verb = retry_payment if process else void_payment
+        is_wanted = process and await _is_wanted(engine, unit, environment, owner, payment_id)
+        verb = retry_payment if is_wanted else void_payment
         try:
-            await verb(engine, unit, environment, owner, payment_id)
+            changed = await verb(engine, unit, environment, owner, payment_id)
         except Refusal:
             # A deposit of this balance is being paid for: this one stays skipped, to be retried by itself.
             continue
+        if changed.reason == "invoice" and not is_wanted:
+            await invoices.collect_again(unit, owner, changed.currency, engine.now_of(environment))
         resumed.append((owner, payment_id))
     return resumed
+
+
+async def _is_wanted(engine: Engine, unit: Unit, environment: Environment, account_id: int, payment_id: int) -> bool:
+    """Whether the need that a capture was skipped for is still there: what is owed, or too little on the balance."""
+    state = await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
+    held = await payments.read_payment(unit, account_id, payment_id)
+    assert held is not None
+    payment = held.payment
+    if payment.reason != "threshold_refill":
+        return await _is_owed(unit, payment)
+    refill = await refills.read_refill(unit, account_id, payment.denomination)
+    balance = state.balances[payment.denomination]
+    return refill is not None and refill.threshold is not None and balance.available < refill.threshold
 
 
 async def _set_capture(

@@ -36,6 +36,8 @@ from tenuto.store.payments import Refund
 
 AT_ONCE: Final = 8
 AGAIN: Final = timedelta(seconds=30)
+DISPUTED: Final = frozenset({"needs_response", "under_review", "lost", "won"})
+"""The statuses of a dispute for which the bank has taken the money (of one that is won: had taken it)."""
 PENDING: Final = timedelta(hours=1)
 """When a refund that the provider is still working on is looked at again."""
 KEY_TROUBLE: Final = timedelta(hours=1)
@@ -231,7 +233,9 @@ async def _apply(
     credited = 0
     if payment.reason == "invoice" and book == REFUND_BOOK:
         settled = await invoices.settled_of(unit, payment.account_id, payment.id)
-        credited = credited_again(payment, refund.units, settled=settled)
+        others = await payments.list_refunds(unit, payment.account_id, payment.id)
+        standing = sum(one.credited for one in others if one.status == "succeeded")
+        credited = credited_again(payment, refund.units, settled=settled, credited=standing)
     if refund.units:
         moved(-refund.units, book, "REFUND")
     if credited:
@@ -285,7 +289,7 @@ async def take_refund_event(engine: Engine, environment: Environment, event: Gat
         if event.object_type == "dispute":
             await _dispute(engine, unit, state, held.payment, event, now)
         else:
-            refund = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
+            refund = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id, kind="refund")
             if refund is not None and refund.status == "intended":
                 await payments.update_refund(unit, refund._replace(next_attempt_at=now))
             elif refund is not None and refund.status == "succeeded" and event.status in {"failed", "canceled"}:
@@ -298,11 +302,11 @@ async def _dispute(
 ) -> None:
     """A dispute that was opened takes money and units back; one that was won gives both again.
 
-    An inquiry (``warning_…``) takes no money yet, so it changes nothing.
+    An inquiry (``warning_…``) takes no money yet, and what is not known here is left alone.
     """
-    if (event.status or "").startswith("warning") or not event.object_id:
+    if event.status not in DISPUTED or not event.object_id:
         return
-    known = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id)
+    known = await payments.find_refund(unit, payment.account_id, gateway_id=event.object_id, kind="dispute")
     if known is None:
         under_way = [
             one for one in await payments.list_refunds(unit, payment.account_id, payment.id) if one.status == "intended"

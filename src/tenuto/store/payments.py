@@ -442,13 +442,19 @@ async def read_refund(reader: Reader, account_id: int, refund_id: int) -> tuple[
 
 
 async def find_refund(
-    reader: Reader, account_id: int, *, gateway_id: str | None = None, request_key: str | None = None
+    reader: Reader,
+    account_id: int,
+    *,
+    gateway_id: str | None = None,
+    kind: str | None = None,
+    request_key: str | None = None,
 ) -> Refund | None:
-    """A refund by its id at the provider, or by the Idempotency-Key it came with."""
+    """A refund of a kind by its id at the provider, or by the Idempotency-Key it came with."""
     row = await reader.fetchrow(
-        f"{_REFUND} where r.account_id = $1 and (r.gateway_id = $2 or r.request_key = $3)",
+        f"{_REFUND} where r.account_id = $1 and (r.gateway_id = $2 and r.kind = $3 or r.request_key = $4)",
         account_id,
         gateway_id,
+        kind,
         request_key,
     )
     return None if row is None else Refund(*row)

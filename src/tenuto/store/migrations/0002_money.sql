@@ -128,7 +128,7 @@ create table refund (
     constraint refund_payment_fkey foreign key (account_id, payment_id) references payment (account_id, id)
 );
 create index refund_payment on refund (account_id, payment_id);
-create unique index refund_gateway_key on refund (account_id, gateway_id) where gateway_id is not null;
+create unique index refund_gateway_key on refund (account_id, kind, gateway_id) where gateway_id is not null;
 create unique index refund_request_key on refund (account_id, request_key) where request_key is not null;
 create index refund_due on refund (environment_id, next_attempt_at) where status = 'intended';
 
