@@ -396,7 +396,10 @@ def test_a_payment_is_given_up_at_once_only_where_nobody_was_asked(before: Payme
     after = voided(before, now=NOW)
     is_over = status == "voided"
     assert after == before._replace(
-        status=status, next_attempt_at=None if is_over else NOW, finished_at=NOW if is_over else None
+        status=status,
+        slot=before.slot if is_over or before.is_open else None,
+        next_attempt_at=None if is_over else NOW,
+        finished_at=NOW if is_over else None,
     )
 
 

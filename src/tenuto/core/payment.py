@@ -249,13 +249,15 @@ def retried(payment: Payment, *, now: datetime) -> Payment:
 def voided(payment: Payment, *, now: datetime) -> Payment:
     """Give a payment up. Where an intent exists the provider has to cancel it first, for it may have succeeded.
 
-    Until that is known it keeps its slot. Raises Refusal ``payment_not_voidable``.
+    Until that is known an open one keeps its slot; the slot of a failed or skipped one may be another's by now.
+    Raises Refusal ``payment_not_voidable``.
     """
     if payment.status in {"succeeded", "voided"}:
         raise Refusal("payment_not_voidable", status=shown_status(payment))
     if payment.intent_id is None and payment.status not in {"confirming", "processing"}:
         return payment._replace(status="voided", next_attempt_at=None, finished_at=now)
-    return payment._replace(status="voiding", next_attempt_at=now, finished_at=None)
+    slot = payment.slot if payment.is_open else None
+    return payment._replace(status="voiding", slot=slot, next_attempt_at=now, finished_at=None)
 
 
 _CREDITS: Final[Mapping[PaymentReason, tuple[str, str]]] = {
