@@ -29,7 +29,7 @@ from tenuto.store.invoices import read_owed
 from . import body as bodies
 from . import invoice_input, shapes
 from .invoice_input import InvoicingIn
-from .refills import put_refill
+from .refills import balance_in, put_refill
 from .routes import PAGING, Call, Param, Route
 from .usage import page_of
 
@@ -470,7 +470,7 @@ async def open_balance(call: Call) -> Answer:
 
     async def verb(unit: Unit) -> records.BalanceRow:
         await opening(unit)
-        return await _balance(call, unit, account_id, denomination)
+        return await balance_in(call, unit, account_id, denomination)
 
     return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
 
@@ -497,14 +497,9 @@ async def change_balance(call: Call) -> Answer:
 
     async def verb(unit: Unit) -> records.BalanceRow:
         await service.limit_balance(call.engine, unit, call.environment, account_id, denomination, limit)
-        return await _balance(call, unit, account_id, denomination)
+        return await balance_in(call, unit, account_id, denomination)
 
     return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
-
-
-async def _balance(call: Call, unit: Unit, account_id: int, denomination: str) -> records.BalanceRow:
-    found = await records.list_balances(unit, account_id, call.engine.now_of(call.environment))
-    return next(row for row in found if row.denomination == denomination)
 
 
 async def adjust_balance(call: Call) -> Answer:

@@ -186,8 +186,7 @@ async def _deposit_from_balance(
             amount=charge,
             source=source,
         )
-        found = await records.list_balances(unit, account_id, call.engine.now_of(call.environment))
-        return payment, next(row for row in found if row.denomination == denomination)
+        return payment, await balance_in(call, unit, account_id, denomination)
 
     def render(made: tuple[Payment, records.BalanceRow]) -> bytes:
         payment, row = made
@@ -302,32 +301,28 @@ async def _preview_refill(call: Call, account_id: int, denomination: str, change
 
 async def end_refill(call: Call) -> Answer:
     """End the refills of a balance at once."""
-    account, denomination = await call.account(), call.denomination()
-
-    async def begin(unit: Unit) -> None:
-        await refills.end_refill(call.engine, unit, call.environment, account.id, denomination)
-
-    return await _balance_after(call, account.id, denomination, begin)
+    return await _balance_after(call, refills.end_refill)
 
 
 async def resume_refill(call: Call) -> Answer:
     """Take a parked refill up again."""
+    return await _balance_after(call, refills.resume_refill)
+
+
+async def _balance_after(call: Call, change: Callable[..., Awaitable[object]]) -> Answer:
     account, denomination = await call.account(), call.denomination()
 
-    async def begin(unit: Unit) -> None:
-        await refills.resume_refill(call.engine, unit, call.environment, account.id, denomination)
+    async def verb(unit: Unit) -> records.BalanceRow:
+        await change(call.engine, unit, call.environment, account.id, denomination)
+        return await balance_in(call, unit, account.id, denomination)
 
-    return await _balance_after(call, account.id, denomination, begin)
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
 
 
-async def _balance_after(call: Call, account_id: int, denomination: str, begin: Any) -> Answer:
-    async def resume(_: Unit) -> None:
-        return None
-
-    async def finish(_: None) -> Answer:
-        return Answer(200, shapes.wrapped(await _shown_balance(call, account_id, denomination)))
-
-    return await call.once_in_steps(Steps(begin, resume, finish))
+async def balance_in(call: Call, unit: Unit, account_id: int, denomination: str) -> records.BalanceRow:
+    """A balance as the unit that changed it sees it."""
+    found = await records.list_balances(unit, account_id, call.engine.now_of(call.environment))
+    return next(row for row in found if row.denomination == denomination)
 
 
 _CHARGED: Final = (

@@ -55,16 +55,26 @@ async def customer_of(engine: Engine, environment: Environment, account_id: int)
         raise Refusal("not_found")
     if account.stripe_id is not None:
         return account.stripe_id
+    made = await _make_customer(engine, environment, account_id, name=account.name, email=account.email)
+    async with engine.database.writing() as unit:
+        return await accounts.keep_customer(unit, account_id, made)
+
+
+async def _make_customer(engine: Engine, environment: Environment, account_id: int, *, name: str, email: str) -> str:
     gateway = await engine.gateway_for(environment)
     public = spell("a", account_id)
     try:
-        made = await gateway.create_customer(
-            key=f"{public}:customer", name=account.name, email=account.email, account=public
-        )
+        return await gateway.create_customer(key=f"{public}:customer", name=name, email=email, account=public)
     except (GatewayRefused, GatewayUnclear) as error:
         raise refusal_of(error) from error
-    async with engine.database.writing() as unit:
-        return await accounts.keep_customer(unit, account_id, made)
+
+
+async def _attach(engine: Engine, environment: Environment, customer: str, token: str, key: str) -> Card:
+    gateway = await engine.gateway_for(environment)
+    try:
+        return await gateway.attach_card(key=key, customer=customer, token=token)
+    except (CardDeclined, GatewayRefused, GatewayUnclear) as error:
+        raise refusal_of(error) from error
 
 
 async def give_card(engine: Engine, environment: Environment, account_id: int, token: str, key: str) -> Card:
@@ -73,24 +83,15 @@ async def give_card(engine: Engine, environment: Environment, account_id: int, t
         if len(await payments.list_cards(reader, account_id)) >= CARDS_MAX:
             raise invalid("token", f"an account has at most {CARDS_MAX} cards; remove one first.")
     customer = await customer_of(engine, environment, account_id)
-    gateway = await engine.gateway_for(environment)
-    try:
-        return await gateway.attach_card(key=key, customer=customer, token=token)
-    except (CardDeclined, GatewayRefused, GatewayUnclear) as error:
-        raise refusal_of(error) from error
+    return await _attach(engine, environment, customer, token, key)
 
 
 async def give_first_card(
     engine: Engine, environment: Environment, account_id: int, token: str, *, name: str, email: str
 ) -> tuple[str, Card]:
     """Make the customer of an account that is not there yet, and give it a card: (customer, card)."""
-    gateway = await engine.gateway_for(environment)
-    public = spell("a", account_id)
-    try:
-        customer = await gateway.create_customer(key=f"{public}:customer", name=name, email=email, account=public)
-        return customer, await gateway.attach_card(key=f"{public}:card:first", customer=customer, token=token)
-    except (CardDeclined, GatewayRefused, GatewayUnclear) as error:
-        raise refusal_of(error) from error
+    customer = await _make_customer(engine, environment, account_id, name=name, email=email)
+    return customer, await _attach(engine, environment, customer, token, f"{spell('a', account_id)}:card:first")
 
 
 async def open_with_card(

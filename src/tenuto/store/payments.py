@@ -5,7 +5,7 @@ Whoever changes a payment or a refund holds its account's row lock, so a row rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -542,9 +542,3 @@ async def forget_events(unit: Unit, before: datetime, limit: int) -> int:
         limit,
     )
     return int(done.rpartition(" ")[2])
-
-
-async def read_names(reader: Reader, account_ids: Sequence[int]) -> dict[int, str]:
-    """The names of accounts by id."""
-    rows = await reader.fetch("select id, name from account where id = any($1)", list(account_ids))
-    return {row["id"]: row["name"] for row in rows}

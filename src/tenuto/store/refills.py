@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -49,14 +48,6 @@ async def list_refills(reader: Reader, account_id: int) -> list[Refill]:
     """The refills of an account's balances."""
     rows = await reader.fetch(f"{_SELECT} where r.account_id = $1 order by r.denomination", account_id)
     return [refill_of(row) for row in rows]
-
-
-async def refills_of(reader: Reader, account_id: int, denominations: Sequence[str]) -> dict[str, Refill]:
-    """The refills of some balances by denomination."""
-    rows = await reader.fetch(
-        f"{_SELECT} where r.account_id = $1 and r.denomination = any($2)", account_id, list(denominations)
-    )
-    return {row["denomination"]: refill_of(row) for row in rows}
 
 
 def refill_of(row: Record) -> Refill:
