@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from tenuto.core.event import Decision, Event, GatedEvent, Settlement, UsageEvent
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import Decision, Event, GatedEvent, Settlement, UsageEvent
 from tenuto.engine import Answer, Clock, Engine, Once, Settings
 from tenuto.service import accounts, catalog
 from tenuto.service.usage import Ending, UsageRequest, open_lanes

@@ -15,23 +15,12 @@ from hashlib import blake2b
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from tenuto.core.catalog import EventPrice, PriceVersion, Property, Terms, price_version, terms_of
+from tenuto.core.catalog import EventPrice, PriceVersion, Property, price_version
+from tenuto.core.event import AccountState, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.core.ledger import Balance, Transaction, open_balance
 from tenuto.core.money import Exact, exact, parse_fraction
-from tenuto.core.usage import (
-    AccountState,
-    Decision,
-    Event,
-    GatedEvent,
-    Settlement,
-    State,
-    UsageEvent,
-    as_of,
-    bill_events,
-    expire_event,
-    finish_event,
-    void_event,
-)
+from tenuto.core.terms import Terms, terms_of
+from tenuto.core.usage import bill_events, expire_event, finish_event, void_event
 
 START: Final = datetime(2030, 1, 15, 12, tzinfo=UTC)
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)

@@ -33,9 +33,9 @@ from decimal import Decimal
 from typing import Final
 
 from tenuto.core.catalog import Property
+from tenuto.core.event import Charge, Decision, Event, GatedEvent, State, UsageEvent, as_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import Charge, Decision, Event, GatedEvent, State, UsageEvent, as_of
 from tests.core.account_life import CANCEL, LONG_AGO, Life, event, fraction, settle_for
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

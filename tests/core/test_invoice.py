@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenuto.core import invoice as rules
+from tenuto.core.event import AccountState
 from tenuto.core.invoice import (
     Around,
     DunningStep,
@@ -32,7 +33,6 @@ from tenuto.core.invoice import (
 from tenuto.core.ledger import Balance, open_balance
 from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX, ZERO, Exact, allocate, round_half_up
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import AccountState
 
 NOW: Final = datetime(2030, 2, 1, tzinfo=UTC)
 BERLIN: Final = ZoneInfo("Europe/Berlin")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenuto.core.event import AccountState
 from tenuto.core.ledger import open_balance
 from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import (
@@ -42,7 +43,6 @@ from tenuto.core.payment import (
     told_of_success,
     voided,
 )
-from tenuto.core.usage import AccountState
 
 NOW: Final = datetime(2030, 1, 15, 12, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)

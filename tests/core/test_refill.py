@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenuto.core.event import AccountState
 from tenuto.core.ledger import Balance, open_balance
 from tenuto.core.money import parse_fraction
 from tenuto.core.outcomes import Refusal
@@ -33,7 +34,6 @@ from tenuto.core.refill import (
     resumed,
     short,
 )
-from tenuto.core.usage import AccountState
 
 NOW: Final = datetime(2030, 1, 31, 12, tzinfo=UTC)
 SOON: Final = NOW + timedelta(microseconds=1)

@@ -7,10 +7,10 @@ from typing import Final, Literal
 
 import pytest
 
+from tenuto.core.event import AccountState, Charge, Event, GatedEvent, UsageEvent
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import exact
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import AccountState, Charge, Event, GatedEvent, UsageEvent
 from tests.core.account_life import ACCOUNT_ID, CANCEL, START, Life, event, settle_for
 from tests.core.ledger_language import expected, live
 

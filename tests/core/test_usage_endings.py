@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from tenuto.core.event import HOLD_LIFE, Settlement, as_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import exact
 from tenuto.core.outcomes import Refusal, invalid
-from tenuto.core.usage import HOLD_LIFE, Settlement, as_of, expire_event
+from tenuto.core.usage import expire_event
 from tests.core.account_life import CANCEL, START, Life, event, settle_for
 from tests.core.ledger_language import expected, live
 

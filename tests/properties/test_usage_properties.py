@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tenuto.core.catalog import PriceVersion, price_version
+from tenuto.core.event import Decision, Event, GatedEvent, Settlement, State, UsageEvent
 from tenuto.core.ledger import Balance, Transaction
 from tenuto.core.money import (
     Exact,
@@ -34,7 +35,6 @@ from tenuto.core.money import (
 )
 from tenuto.core.outcomes import Refusal
 from tenuto.core.rating import EMPTY, count, rate
-from tenuto.core.usage import Decision, Event, GatedEvent, Settlement, State, UsageEvent
 from tests.core.account_life import CANCEL, LONG_AGO, Life, event, fraction, settle_for
 
 seeded = settings(derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])

@@ -6,8 +6,8 @@ import asyncio
 import random
 from collections import Counter
 
+from tenuto.core.event import Settlement
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import Settlement
 from tenuto.engine import Engine
 from tenuto.server import Server
 from tenuto.service.usage import release_expired

@@ -11,8 +11,8 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from tenuto.core.event import Settlement
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import Settlement
 from tenuto.engine import Engine, Once
 from tenuto.lanes import TRIES_MAX, Again, Lane, Lanes, Lost, Overloaded
 from tenuto.service import accounts

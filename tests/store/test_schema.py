@@ -24,6 +24,7 @@ FOLDER = resources.files("tenuto.store")
 ACCOUNT_LEVEL = (
     *("balance", "event", "event_charge", "gated_event", "transaction", "price_counter"),
     *("payment_method", "payment", "payment_attempt", "refund", "refill", "payment_link"),
+    *("plan_override", "price_override", "subscription", "subscription_period", "subscription_step", "balance_grant"),
     *("invoice_terms", "invoice", "invoice_line", "invoice_tax", "invoice_payment", "credit_note"),
 )
 EXACT_NUMERICS = {("balance", "residue_num"), ("balance", "residue_den")}

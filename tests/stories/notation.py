@@ -32,9 +32,9 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Final
 
+from tenuto.core.event import Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.core.money import Exact, exact
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.engine import Engine
 from tenuto.service import accounts, catalog
 from tenuto.service.usage import open_lanes, release_all_expired

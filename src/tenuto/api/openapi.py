@@ -10,9 +10,9 @@ import msgspec
 
 from tenuto import __version__
 from tenuto.core.catalog import MATCH_MAX, PER_MAX, TIERS_MAX
+from tenuto.core.event import EVENTS_MAX
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
-from tenuto.core.usage import EVENTS_MAX
 
 from .routes import LIMIT_MAX, Param, Route
 from .usage import CloudEvent, record_events

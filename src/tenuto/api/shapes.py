@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from tenuto.core import ledger
+from tenuto.core.event import Charge, Event, GatedEvent
 from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.invoice import InvoiceSettings, settings_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import Exact, exact_text, fraction_text, parse_fraction, residue_text
 from tenuto.core.payment import RefillCaps
-from tenuto.core.usage import Charge, Event, GatedEvent
 from tenuto.store.accounts import Account, Environment, Key
 from tenuto.store.catalog import terms_of_row
 from tenuto.store.database import Record

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from tenuto.core.event import EVENTS_MAX, Charge, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.core.identifiers import read_of_account
 from tenuto.core.money import Exact, exact, exact_text, fraction_text, minus, plus
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.rating import EMPTY, Counter, rate
-from tenuto.core.usage import EVENTS_MAX, Charge, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.engine import Answer
 from tenuto.lanes import Overloaded
 from tenuto.service.usage import Ending, UsageRequest

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime
 from typing import Final, Literal
 
 from .money import Exact, exact, reduced
@@ -93,66 +93,6 @@ class EventPrice:
             and isinstance(properties[name], bool) is isinstance(value, bool)
             for name, value in self.match.items()
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the events of one environment are billed by: prices, zone, limits and the window for event times.
-
-    ``single`` holds the types that one price without a match covers, the common case, found at one look-up.
-    """
-
-    zone: tzinfo
-    default_credit_limit: int
-    late: timedelta
-    ahead: timedelta
-    prices: Mapping[str, tuple[tuple[EventPrice, ...], ...]]
-    single: Mapping[str, EventPrice]
-    versions: Mapping[int, PriceVersion]
-
-    def versions_for(self, kind: str, properties: Mapping[str, object], at: datetime) -> list[PriceVersion]:
-        """The versions that price an event of type ``kind``: one per denomination that has a covering price."""
-        chosen: list[PriceVersion] = []
-        for family in self.prices.get(kind, ()):
-            for price in family:
-                if price.covers(properties):
-                    chosen.append(price.version_at(at))
-                    break
-        return chosen
-
-
-def terms_of(
-    *,
-    zone: tzinfo,
-    default_credit_limit: int,
-    late: timedelta,
-    ahead: timedelta,
-    prices: Iterable[EventPrice],
-    versions: Iterable[PriceVersion],
-) -> Terms:
-    """Arrange prices for look-up: by type, then a family per denomination, the most specific match first.
-
-    Two matches of one length that both cover an event are taken in the order they were made. ``versions`` are all that
-    ever were, also those of deleted prices: a hold is settled on the version it was rated with.
-    """
-    by_type: dict[str, dict[str, list[EventPrice]]] = {}
-    for price in prices:
-        by_type.setdefault(price.type, {}).setdefault(price.denomination, []).append(price)
-    families = {
-        kind: tuple(
-            tuple(sorted(family, key=lambda price: (-len(price.match), price.versions[0].effective_at, price.id)))
-            for _, family in sorted(by_denomination.items())
-        )
-        for kind, by_denomination in by_type.items()
-    }
-    single = {
-        kind: found[0][0]
-        for kind, found in families.items()
-        if len(found) == 1 and len(found[0]) == 1 and not found[0][0].match
-    }
-    return Terms(
-        zone, default_credit_limit, late, ahead, families, single, {version.id: version for version in versions}
-    )
 
 
 def price_version(
@@ -261,3 +201,17 @@ def _bound(terms: Mapping[str, object], name: str) -> Exact | None:
 def _over(amount: Exact, per: int) -> Exact:
     """``amount / per`` in lowest terms, so that equal prices spelt differently share a denominator."""
     return reduced(Exact(amount.numerator, amount.denominator * per))
+
+
+def families_of(prices: Iterable[EventPrice]) -> dict[str, tuple[tuple[EventPrice, ...], ...]]:
+    """Prices by type, then a family per denomination, the most specific match first."""
+    by_type: dict[str, dict[str, list[EventPrice]]] = {}
+    for price in prices:
+        by_type.setdefault(price.type, {}).setdefault(price.denomination, []).append(price)
+    return {
+        kind: tuple(
+            tuple(sorted(family, key=lambda price: (-len(price.match), price.versions[0].effective_at, price.id)))
+            for _, family in sorted(by_denomination.items())
+        )
+        for kind, by_denomination in by_type.items()
+    }

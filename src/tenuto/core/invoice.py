@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
+from .event import AccountState
 from .ledger import (
     ADJUSTMENT_BOOK,
     CREDIT_NOTE_BOOK,
@@ -47,7 +48,6 @@ from .outcomes import Refusal, invalid
 from .payment import Payment
 from .payment import voided as given_up_payment
 from .period import day_after
-from .usage import AccountState
 
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 Collection = Literal["send_invoice", "charge_automatically"]

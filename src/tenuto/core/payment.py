@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
+from .event import AccountState
 from .ledger import DEPOSIT_BOOK, PAYMENT_BOOK, REFILL_BOOK, Balance, Transaction, move, open_balance
 from .outcomes import Refusal
-from .usage import AccountState
 
 Status = Literal[
     "intended", "created", "confirming", "processing", "succeeded", "failed", "skipped", "voiding", "voided"

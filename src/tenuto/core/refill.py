@@ -20,11 +20,11 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
+from .event import AccountState
 from .ledger import DEPOSIT_BOOK, REFILL_BOOK, Balance, Transaction, move, open_balance
 from .outcomes import Refusal
 from .payment import RETRIES, Payment, paid_in
 from .period import monthly
-from .usage import AccountState
 
 Source = Literal["card", "balance"]
 Need = Literal["refill", "threshold_refill"]

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from tenuto.core.event import AccountState
 from tenuto.core.identifiers import read_of_account, spell, spell_of_account
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import retried
 from tenuto.core.refill import resumed
-from tenuto.core.usage import AccountState
 from tenuto.engine import Engine
 from tenuto.gateway.messages import read_event
 from tenuto.gateway.port import BadSignature, Card, CardDeclined, GatewayEvent, GatewayRefused, GatewayUnclear

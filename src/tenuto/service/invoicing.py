@@ -15,6 +15,7 @@ import structlog
 
 from tenuto.core import invoice as rules
 from tenuto.core.cards import minimum
+from tenuto.core.event import AccountState
 from tenuto.core.identifiers import read_of_account, spell, spell_of_account
 from tenuto.core.invoice import (
     Collection,
@@ -30,7 +31,6 @@ from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import LEASE, Payment, paid_in
 from tenuto.core.period import month_of, month_start
-from tenuto.core.usage import AccountState
 from tenuto.engine import Engine, Once
 from tenuto.store import accounts, due, invoices, ledger, payments
 from tenuto.store.accounts import Environment

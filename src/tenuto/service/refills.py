@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from tenuto.core.event import AccountState, credit_limit_of
 from tenuto.core.ledger import open_balance
 from tenuto.core.money import is_fiat
 from tenuto.core.outcomes import Refusal
@@ -28,7 +29,6 @@ from tenuto.core.refill import (
     resumed,
     short,
 )
-from tenuto.core.usage import AccountState, credit_limit_of
 from tenuto.engine import Engine
 from tenuto.store import due, invoices, ledger, payments, refills
 from tenuto.store.accounts import Environment, read_account

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from tenuto.core.event import AccountState
 from tenuto.core.identifiers import spell_of_account
 from tenuto.core.ledger import (
     DISPUTE_BOOK,
@@ -26,7 +27,6 @@ from tenuto.core.ledger import (
 )
 from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import LEASE, Payment, credited_again, returnable, returned
-from tenuto.core.usage import AccountState
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefund, GatewayRefused, GatewayUnclear
 from tenuto.store import due, invoices, ledger, payments

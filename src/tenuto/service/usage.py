@@ -18,19 +18,9 @@ from typing import Final, NamedTuple
 import structlog
 
 from tenuto import metrics
+from tenuto.core.event import AccountState, Decision, Event, GatedEvent, Settlement, UsageEvent
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import (
-    AccountState,
-    Decision,
-    Event,
-    GatedEvent,
-    Settlement,
-    UsageEvent,
-    bill_events,
-    expire_event,
-    finish_event,
-    void_event,
-)
+from tenuto.core.usage import bill_events, expire_event, finish_event, void_event
 from tenuto.engine import Answer, Engine, Once
 from tenuto.lanes import Again, Lane, Lanes, Lost
 from tenuto.store import ledger, records

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from tenuto.core.catalog import Terms, terms_of
+from tenuto.core.terms import Terms, terms_of
 
 from .catalog import read_prices
 from .database import Reader, Record, Unit

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tenuto.core.event import HOLD_LIFE
 from tenuto.core.ledger import USAGE_BOOK
 from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
-from tenuto.core.usage import HOLD_LIFE
 
 from .records import REASONS, STATES, TAGS
 

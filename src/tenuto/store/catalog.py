@@ -93,7 +93,8 @@ async def insert_price(
         await unit.fetchval(
             "insert into event_price (environment_id, id, type, denomination, match, match_key, created_at)"
             " values ($1, $2, $3, $4, $5, $6, $7)"
-            " on conflict (environment_id, type, denomination, match_key) where deleted_at is null do nothing"
+            " on conflict (environment_id, type, denomination, match_key)"
+            " where deleted_at is null and plan_version_id is null do nothing"
             " returning id",
             environment_id,
             id,

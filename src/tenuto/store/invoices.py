@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from tenuto.core.event import Event
 from tenuto.core.invoice import (
     COLLECT_AGAIN,
     UNBILLED_BOOKS,
@@ -30,7 +31,6 @@ from tenuto.core.invoice import (
 from tenuto.core.ledger import REFILL_BOOK, USAGE_BOOK
 from tenuto.core.money import ZERO, Exact, fraction_text, parse_fraction, plus
 from tenuto.core.payment import Payment
-from tenuto.core.usage import Event
 
 from .accounts import update_account
 from .database import Reader, Record, Unit

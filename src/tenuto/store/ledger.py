@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from tenuto.core.event import AccountState, Charge, Decision, Event, GatedEvent, Prior
 from tenuto.core.ledger import Balance, Transaction
 from tenuto.core.money import Exact, fraction_text, parse_fraction
 from tenuto.core.outcomes import Refusal
 from tenuto.core.rating import Counter
-from tenuto.core.usage import AccountState, Charge, Decision, Event, GatedEvent, Prior
 
 from .database import Reader, Record, Unit
 from .records import REASONS, STATES, TAGS, decoded

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from tenuto.core.event import Charge, Event, GatedEvent, Prior, Reason, State, UsageEvent, as_of
 from tenuto.core.money import Exact, parse_fraction
-from tenuto.core.usage import Charge, Event, GatedEvent, Prior, Reason, State, UsageEvent, as_of
 
 from .database import Reader, Record
 

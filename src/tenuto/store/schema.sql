@@ -76,13 +76,14 @@ create table event_price (
     denomination   text        not null,
     match          json        not null,
     match_key      text        not null, -- match in one canonical spelling, to compare
+    plan_version_id bigint,              -- of a price that only accounts on this version of a plan have
     created_at     timestamptz not null,
     deleted_at     timestamptz,
     constraint event_price_pkey primary key (environment_id, id),
     constraint event_price_environment_fkey foreign key (environment_id) references environment (id)
 );
 create unique index event_price_rule_key on event_price (environment_id, type, denomination, match_key)
-    where deleted_at is null;
+    where deleted_at is null and plan_version_id is null;
 
 -- Immutable terms. `id` is unique in the environment and is what an event points at.
 create table event_price_version (
@@ -133,6 +134,8 @@ create table balance (
     credit_limit bigint,
     residue_num  numeric     not null,
     residue_den  numeric     not null,
+    arrived      bigint      not null default 0, -- all that moved it but usage: what usage took is arrived - amount
+    burned       bigint      not null default 0, -- how much of what usage took its grants are burned down by
     created_at   timestamptz not null,
     updated_at   timestamptz not null,
     constraint balance_pkey primary key (account_id, denomination),
@@ -175,7 +178,7 @@ create table event (
     key              text        collate "C",
     key_digest       bytea,
     cogs_denomination text       collate "C",
-    prior            json,       -- what a counted price had seen before
+    prior            json,       -- what a counted price had seen before; of overage: what was uncovered, and its price
     metadata         json,
     first            json,       -- the fields that finishing changed, as they were
     constraint event_pkey primary key (account_id, id),
@@ -258,11 +261,11 @@ create index transaction_time on transaction using brin (id) with (pages_per_ran
 create table price_counter (
     account_id             bigint not null,
     price_id               bigint not null,
-    month                  date   not null,
+    period                 text   collate "C" not null, -- the first day of a calendar month, or the id of a plan period
     units                  text   collate "C" not null,
     billed                 text   collate "C" not null,
     maximum_transaction_id bigint,
-    constraint price_counter_pkey primary key (account_id, price_id, month)
+    constraint price_counter_pkey primary key (account_id, price_id, period)
 );
 
 -- Stored answers of requests that came with an Idempotency-Key. Written in the unit of their effect.
@@ -304,13 +307,14 @@ create table payment (
     id                  bigint      not null,
     environment_id      integer     not null,
     method              text        not null, -- card, balance, out_of_band
-    reason              text        not null, -- deposit, refill, threshold_refill, refill_start, invoice
+    reason              text        not null, -- deposit, refill, threshold_refill, refill_start, invoice, plan_start,
+                                              -- plan_renewal, plan_change
     status              text        not null,
     amount              bigint      not null,
     currency            text        collate "C" not null,
     denomination        text        collate "C" not null, -- the balance that success credits
     units               bigint      not null, -- and by how much
-    settings            json,       -- what a first refill sets up when it is paid
+    settings            json,       -- what a first refill sets up when it is paid, or the step of a plan
     description         text        not null,
     slot                text        collate "C",
     period_at           timestamptz, -- the date that a refill by date is due for
@@ -413,6 +417,7 @@ create table refill (
     retry_at       timestamptz,
     parked_at      timestamptz,
     parked_code    text,
+    by_plan        boolean     not null default false, -- set up by the account's plan, and gone with it
     created_at     timestamptz not null,
     updated_at     timestamptz not null,
     constraint refill_pkey primary key (account_id, denomination),
@@ -590,6 +595,182 @@ create table gateway_event (
 );
 create index gateway_event_age on gateway_event (received_at);
 
+-- --- plans ------------------------------------------------------------------------------------------------------------
+
+-- What is sold to accounts. A plan is changed by a new version; accounts stay on theirs until they are moved.
+create table plan (
+    environment_id integer     not null,
+    id             bigint      not null,
+    code           text        collate "C", -- the company's own name for it, by which plans as code find it
+    created_at     timestamptz not null,
+    archived_at    timestamptz,
+    constraint plan_pkey primary key (environment_id, id),
+    constraint plan_environment_fkey foreign key (environment_id) references environment (id)
+);
+create unique index plan_code_key on plan (environment_id, code) where code is not null and archived_at is null;
+
+-- Immutable terms. `id` is unique in the environment and is what a subscription points at.
+create table plan_version (
+    environment_id integer     not null,
+    id             bigint      not null,
+    plan_id        bigint      not null,
+    number         integer     not null,
+    terms          json        not null,
+    created_at     timestamptz not null,
+    constraint plan_version_pkey primary key (environment_id, id),
+    constraint plan_version_number_key unique (environment_id, plan_id, number),
+    constraint plan_version_plan_fkey foreign key (environment_id, plan_id) references plan (environment_id, id)
+);
+
+-- A version's terms as agreed with one account: `changes` are what differs, `terms` the whole.
+create table plan_override (
+    account_id bigint      not null,
+    id         bigint      not null,
+    version_id bigint      not null,
+    changes    json        not null,
+    terms      json        not null,
+    created_at timestamptz not null,
+    constraint plan_override_pkey primary key (account_id, id),
+    constraint plan_override_account_fkey foreign key (account_id) references account (id)
+);
+
+-- Versions of the event prices agreed with one account; `id` is what an event points at, as to event_price_version.
+create table price_override (
+    account_id   bigint      not null,
+    id           bigint      not null,
+    price_id     bigint      not null,
+    number       integer     not null,
+    type         text        not null,
+    denomination text        not null,
+    match        json        not null,
+    match_key    text        not null,
+    terms        json        not null,
+    created_at   timestamptz not null, -- of the price; every version carries it
+    effective_at timestamptz not null,
+    ended_at     timestamptz, -- of the price, on each of its versions
+    constraint price_override_pkey primary key (account_id, id),
+    constraint price_override_number_key unique (account_id, price_id, number),
+    constraint price_override_account_fkey foreign key (account_id) references account (id)
+);
+create unique index price_override_rule_key on price_override (account_id, type, denomination, match_key)
+    where ended_at is null and number = 1;
+
+-- An account on a plan: what it is on now, or was on last. status: pending_card, trialing, active, past_due, paused,
+-- cancelled. `number` is of the next renewal, counted from the anchor; `next_at` when something is to be done.
+create table subscription (
+    account_id       bigint      not null,
+    environment_id   integer     not null,
+    plan_id          bigint      not null,
+    version_id       bigint      not null,
+    override_id      bigint,
+    cadence          text        not null, -- MONTHLY, YEARLY, ONE_OFF
+    status           text        not null,
+    zone             text        not null, -- of the company when it began
+    anchor_at        timestamptz not null,
+    number           integer     not null,
+    period_id        bigint      not null, -- 0 while it has none
+    period_start     timestamptz,
+    period_end       timestamptz,
+    refill_number    integer     not null, -- of the next refill of the balances, counted from the period's start
+    refill_at        timestamptz,
+    variable_units   json        not null,
+    scheduled        json,       -- what it changes to at the next renewal
+    cancels_at_end   boolean     not null,
+    payment_id       bigint,     -- of the renewal that is being paid for, or was not
+    declines         integer     not null, -- of a balance that was to pay
+    next_at          timestamptz,
+    renewed_at       timestamptz,
+    created_at       timestamptz not null,
+    updated_at       timestamptz not null,
+    ended_at         timestamptz,
+    constraint subscription_pkey primary key (account_id),
+    constraint subscription_account_fkey foreign key (account_id) references account (id)
+) with (fillfactor = 80);
+create index subscription_due on subscription (environment_id, next_at) where next_at is not null;
+create index subscription_plan on subscription (environment_id, plan_id, account_id);
+
+-- A span that was paid for whole. `price` is what was asked for it (what a change added included), `credited` what was
+-- given back of it; `spent_before` what usage had taken of its denomination when it began.
+create table subscription_period (
+    account_id     bigint      not null,
+    id             bigint      not null,
+    environment_id integer     not null,
+    plan_id        bigint      not null,
+    version_id     bigint      not null,
+    override_id    bigint,
+    cadence        text        not null,
+    is_trial       boolean     not null,
+    start_at       timestamptz not null,
+    end_at         timestamptz, -- as it was meant to end; null: without end
+    ended_at       timestamptz, -- as it did
+    denomination   text        collate "C" not null,
+    price          bigint      not null,
+    credited       bigint      not null,
+    spent_before   bigint      not null,
+    created_at     timestamptz not null,
+    constraint subscription_period_pkey primary key (account_id, id),
+    constraint subscription_period_amounts check (price >= 0 and credited between 0 and price),
+    constraint subscription_period_ends check (end_at > start_at and ended_at >= start_at),
+    constraint subscription_period_account_fkey foreign key (account_id) references account (id)
+);
+create unique index subscription_period_start_key on subscription_period (account_id, start_at)
+    where ended_at is null or ended_at > start_at;
+
+-- What was done to a subscription, line by line, as it was previewed; its transactions name it as their cause.
+create table subscription_step (
+    account_id     bigint      not null,
+    id             bigint      not null,
+    environment_id integer     not null,
+    kind           text        not null, -- start, renewal, refill, change, modify, cancel
+    scheme         text,
+    for_at         timestamptz not null,
+    period_id      bigint      not null,
+    plan_id        bigint      not null,
+    version_id     bigint      not null,
+    denomination   text        collate "C" not null,
+    charge         bigint      not null,
+    credit         bigint      not null,
+    lines          json        not null,
+    granted        json        not null,
+    cancelled      json        not null,
+    payment_id     bigint,
+    created_at     timestamptz not null,
+    constraint subscription_step_pkey primary key (account_id, id),
+    constraint subscription_step_account_fkey foreign key (account_id) references account (id)
+);
+create unique index subscription_step_renewal_key on subscription_step (account_id, for_at) where kind = 'renewal';
+create unique index subscription_step_refill_key on subscription_step (account_id, for_at) where kind = 'refill';
+create unique index subscription_step_payment_key on subscription_step (account_id, payment_id)
+    where payment_id is not null;
+
+-- Units that arrived and end together: what a plan included, what was given by hand, credit of a plan change. Burned
+-- down lazily: `units_left` is as of `balance.burned`. Burned in the order priority, expires_at, id.
+create table balance_grant (
+    account_id     bigint      not null,
+    id             bigint      not null,
+    environment_id integer     not null,
+    denomination   text        collate "C" not null,
+    source         text        not null, -- plan, manual, credit
+    units          bigint      not null,
+    units_left     bigint      not null,
+    priority       smallint    not null,
+    price          bigint      not null, -- what was paid for them, in smallest units of price_denomination
+    price_denomination text    collate "C" not null,
+    plan_id        bigint,
+    period_id      bigint,
+    until_at       timestamptz, -- when the period that a plan gave them for was meant to end
+    expires_at     timestamptz,
+    reason         text        not null,
+    created_at     timestamptz not null,
+    closed_at      timestamptz,
+    constraint balance_grant_pkey primary key (account_id, id),
+    constraint balance_grant_units check (units > 0 and units_left between 0 and units and price >= 0),
+    constraint balance_grant_account_fkey foreign key (account_id) references account (id)
+);
+create index balance_grant_open on balance_grant (account_id, denomination) where closed_at is null;
+create index balance_grant_expiry on balance_grant (environment_id, expires_at)
+    where closed_at is null and expires_at is not null;
+
 -- The one call that saves a lane's batch (design 7). Nothing is written if an account's tick or an environment's
 -- revision is no longer the one that the decisions were made on: the conditional update waits for whoever holds the
 -- row and then looks at its newest version, so it is lock, read and proof in one. The planner settings of lanes make it
@@ -666,16 +847,18 @@ language plpgsql
 as $$
 begin
     insert into balance (
-        account_id, denomination, amount, pending, seq, residue_num, residue_den, created_at, updated_at
+        account_id, denomination, amount, pending, seq, residue_num, residue_den, arrived, created_at, updated_at
     )
-    select account_id, denomination, amount, pending, seq, residue_num, residue_den, updated_at, updated_at
+    select account_id, denomination, amount, pending, seq, residue_num, residue_den, coalesce(arrived, 0), updated_at,
+        updated_at
     from json_to_recordset(balances) as b (
         account_id bigint, denomination text, amount bigint, pending bigint, seq bigint, residue_num numeric,
-        residue_den numeric, updated_at timestamptz
+        residue_den numeric, arrived bigint, updated_at timestamptz
     )
     on conflict (account_id, denomination) do update
     set amount = excluded.amount, pending = excluded.pending, seq = excluded.seq,
-        residue_num = excluded.residue_num, residue_den = excluded.residue_den, updated_at = excluded.updated_at;
+        residue_num = excluded.residue_num, residue_den = excluded.residue_den,
+        arrived = balance.arrived + excluded.arrived, updated_at = excluded.updated_at;
 end
 $$;
 
@@ -749,12 +932,12 @@ begin
         balance_pending = excluded.balance_pending, transaction_seq = excluded.transaction_seq,
         cost = excluded.cost, residue = excluded.residue, prior = excluded.prior;
 
-    insert into price_counter (account_id, price_id, month, units, billed, maximum_transaction_id)
-    select account_id, price_id, month, units, billed, maximum_transaction_id
+    insert into price_counter (account_id, price_id, period, units, billed, maximum_transaction_id)
+    select account_id, price_id, period, units, billed, maximum_transaction_id
     from json_to_recordset(rest -> 'counters') as counter (
-        account_id bigint, price_id bigint, month date, units text, billed text, maximum_transaction_id bigint
+        account_id bigint, price_id bigint, period text, units text, billed text, maximum_transaction_id bigint
     )
-    on conflict (account_id, price_id, month) do update
+    on conflict (account_id, price_id, period) do update
     set units = excluded.units, billed = excluded.billed, maximum_transaction_id = excluded.maximum_transaction_id;
 
     insert into gated_event (

@@ -1,0 +1,309 @@
+"""Plans: what an account is sold as a whole, for a period.
+
+The problem, on one example. Ten dollars a month buy 10 GB of storage and 60 minutes of compute; a further GB costs one
+dollar, a further minute 50 cents; a seat is 2 dollars a month, as many as the account chooses:
+
+    renewals    MONTHLY 1000 USD                        what a period costs, by cadence
+    balances    storage_gb       10, overage 100 USD    units included in each period, and the price of one beyond
+                compute_minutes  60, overage  50 USD
+                seats             0, variable 200 USD   chosen by the account: 3 seats add 600 and include 3 units
+    terms       1600 USD for 10 + 60 + 3 units          what this account pays and gets
+
+A plan is changed by a new version; terms are immutable, so an account is billed by what it agreed to until it is moved.
+A plan judges itself whole: everything that could not be charged, granted or undone later is refused when it is written.
+Sources: contract 2.5, 3.4 and 3.10, design 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from .cards import maximum, minimum
+from .catalog import PER_MAX, EventPrice
+from .money import AMOUNT_MAX, Exact, exact, is_fiat, reduced, round_up, times
+from .outcomes import invalid
+
+Cadence = Literal["MONTHLY", "YEARLY", "ONE_OFF"]
+Scheme = Literal["sleeping_beauty", "snow_white", "ariel"]
+FlagValue = bool | int | str
+
+CADENCES: Final = ("MONTHLY", "YEARLY", "ONE_OFF")
+SCHEMES: Final = ("sleeping_beauty", "snow_white", "ariel")
+BALANCES_MAX: Final = 50
+FLAGS_MAX: Final = 100
+TRIAL_DAYS_MAX: Final = 730
+PERCENT_MAX: Final = 100
+
+
+class Overage(NamedTuple):
+    """What a unit costs beyond those that are there: ``unit`` smallest units of ``denomination``, exact."""
+
+    unit: Exact
+    denomination: str
+
+
+class AutoRefill(NamedTuple):
+    """``amount`` units for ``charge`` whenever less than ``threshold`` are available."""
+
+    amount: int
+    threshold: int
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBalance:
+    """What a plan does for one balance.
+
+    ``amount`` units are included in each period, ``variable_cost`` by cadence is the price of one more that the account
+    chooses. Without ``rollover`` what is left of the included units ends with its period.
+    """
+
+    denomination: str
+    amount: int
+    variable_cost: Mapping[Cadence, int] | None
+    overage: Overage | None
+    refill: AutoRefill | None
+    rollover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerms:
+    """Immutable terms of a plan.
+
+    ``renewals``: the price of a period by cadence, in smallest units of ``denomination``. ``refills_monthly``: a period
+    of a year has its balances filled every month. ``minimum_spend`` and ``spend_cap`` are for one period.
+    """
+
+    name: str
+    denomination: str
+    renewals: Mapping[Cadence, int]
+    refills_monthly: bool
+    balances: Mapping[str, PlanBalance]
+    flags: Mapping[str, FlagValue]
+    trial_days: int
+    setup_fee: int
+    minimum_spend: int | None
+    spend_cap: int | None
+    threshold_alert_percentage: int | None
+
+    @property
+    def charges_money(self) -> bool:
+        """Whether it is paid in money and not from a balance of tokens."""
+        return is_fiat(self.denomination)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanVersion:
+    """A version of a plan with the event prices that only its accounts have."""
+
+    id: int
+    plan_id: int
+    number: int
+    terms: PlanTerms
+    prices: Mapping[str, tuple[tuple[EventPrice, ...], ...]]
+    is_archived: bool = False
+
+
+def included(terms: PlanTerms, chosen: Mapping[str, int]) -> dict[str, int]:
+    """Units by denomination that a period (or a month of a year's) includes; those above zero only."""
+    found = {name: balance.amount + chosen.get(name, 0) for name, balance in terms.balances.items()}
+    return {name: units for name, units in found.items() if units}
+
+
+def price_of(terms: PlanTerms, cadence: Cadence, chosen: Mapping[str, int]) -> int:
+    """What a period costs: the plan's price and that of the chosen units. Raises Refusal ``out_of_range``."""
+    total = terms.renewals[cadence] + sum(cost * units for _, units, cost in variable_lines(terms, cadence, chosen))
+    if total > AMOUNT_MAX:
+        raise invalid("plan_variable_amounts", f"come to {total}, above {AMOUNT_MAX}.", "out_of_range")
+    return total
+
+
+def variable_lines(terms: PlanTerms, cadence: Cadence, chosen: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """(denomination, units, price of one) of the chosen units."""
+    return [
+        (name, units, balance.variable_cost[cadence])
+        for name, balance in terms.balances.items()
+        if balance.variable_cost is not None and (units := chosen.get(name, 0))
+    ]
+
+
+def checked_units(terms: PlanTerms, chosen: Mapping[str, int]) -> dict[str, int]:
+    """What an account chose, if the plan lets it. Raises Refusal for a balance that is not to be chosen."""
+    for name in chosen:
+        balance = terms.balances.get(name)
+        if balance is None or balance.variable_cost is None:
+            raise invalid(f"plan_variable_amounts.{name}", "is no balance of this plan whose amount can be chosen.")
+    return {name: units for name, units in chosen.items() if units}
+
+
+def checked_cadence(terms: PlanTerms, cadence: Cadence | None) -> Cadence:
+    """The cadence that was named, else the plan's only or most frequent one. Raises Refusal ``invalid_field``."""
+    if cadence is None:
+        return next(known for known in ("MONTHLY", "YEARLY", "ONE_OFF") if known in terms.renewals)
+    if cadence not in terms.renewals:
+        raise invalid("cadence", f"is one of {', '.join(terms.renewals)}: the plan has no price for {cadence}.")
+    return cadence
+
+
+def plan_terms(given: Mapping[str, Any]) -> PlanTerms:
+    """Terms from their stored form (:func:`merged` makes it), judged whole.
+
+    Raises Refusal with the path of the field that does not fit.
+    """
+    denomination = given["renewal_denomination"]
+    renewals = {name: _amount(price["amount"], f"renewals.{name}.amount") for name, price in given["renewals"].items()}
+    if not renewals:
+        raise invalid("renewals", "holds at least one price: MONTHLY, YEARLY or ONE_OFF.", "missing_field")
+    if is_fiat(denomination):
+        for name, amount in renewals.items():
+            _chargeable(amount, denomination, f"renewals.{name}.amount")
+    rollover = bool(given.get("rollover"))
+    cadence = given.get("refill_cadence")
+    if cadence == "YEARLY" and "MONTHLY" in renewals:
+        raise invalid("refill_cadence", "is MONTHLY where a month can be bought: balances come with what is paid.")
+    if len(given["balances"]) > BALANCES_MAX:
+        raise invalid("balances", f"at most {BALANCES_MAX} balances.", "out_of_range")
+    balances = {
+        name: _balance(name, balance, denomination, renewals, default_rollover=rollover)
+        for name, balance in sorted(given["balances"].items())
+    }
+    for name, balance in balances.items():
+        if balance.overage is not None:
+            other = balances.get(balance.overage.denomination)
+            if other is not None and other.overage is not None:
+                raise invalid(
+                    f"balances.{name}.overage_charge_denomination", "has overage itself; overage goes one step."
+                )
+    return PlanTerms(
+        name=given["name"],
+        denomination=denomination,
+        renewals=renewals,
+        refills_monthly=cadence == "MONTHLY",
+        balances=balances,
+        flags=_flags(given.get("flags") or {}),
+        trial_days=_bounded(given.get("trial_days") or 0, "trial_days", TRIAL_DAYS_MAX),
+        setup_fee=_amount(given.get("setup_fee") or 0, "setup_fee"),
+        minimum_spend=_optional(given, "minimum_spend"),
+        spend_cap=_optional(given, "spend_cap"),
+        threshold_alert_percentage=None
+        if given.get("threshold_alert_percentage") is None
+        else _bounded(given["threshold_alert_percentage"], "threshold_alert_percentage", PERCENT_MAX),
+    )
+
+
+def merged(terms: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored terms with changes laid over them: objects by name, null takes away, anything else takes the place."""
+    result = dict(terms)
+    for name, value in changes.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, Mapping):
+            known = result.get(name)
+            result[name] = merged(known if isinstance(known, Mapping) else {}, value)
+        else:
+            result[name] = value
+    return result
+
+
+def _balance(
+    name: str, given: Mapping[str, Any], denomination: str, renewals: Mapping[str, int], *, default_rollover: bool
+) -> PlanBalance:
+    path = f"balances.{name}."
+    overage = _overage(name, given, denomination)
+    return PlanBalance(
+        denomination=name,
+        amount=_amount(given.get("amount") or 0, path + "amount"),
+        variable_cost=_variable_cost(given.get("variable_amount_cost"), renewals, path),
+        overage=overage,
+        refill=_auto_refill(given, overage, path),
+        rollover=default_rollover if given.get("rollover") is None else bool(given["rollover"]),
+    )
+
+
+def _variable_cost(given: object, renewals: Mapping[str, int], path: str) -> dict[Cadence, int] | None:
+    path += "variable_amount_cost"
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(renewals, _amount(given, path))  # type: ignore[arg-type] # the cadences of the plan
+    if set(given) != set(renewals):
+        raise invalid(path, f"has a price for each of {', '.join(renewals)}, and for nothing else.")
+    return {name: _amount(given[name], f"{path}.{name}") for name in renewals}  # type: ignore[misc] # as above
+
+
+def _overage(name: str, given: Mapping[str, Any], denomination: str) -> Overage | None:
+    path = f"balances.{name}.overage_charge_"
+    amount = given.get("overage_charge_amount")
+    if amount is None:
+        for field in ("per", "denomination"):
+            if given.get(f"overage_charge_{field}") is not None:
+                raise invalid(f"{path}amount", "says what a unit beyond the included ones costs.", "missing_field")
+        return None
+    unit, per = exact(str(amount)), int(given.get("overage_charge_per") or 1)
+    rest = per
+    for factor in (2, 3, 5, 7):
+        while rest > 0 and rest % factor == 0:
+            rest //= factor
+    if rest != 1 or per > PER_MAX:
+        raise invalid(f"{path}per", "a whole number up to 10^12 whose prime factors are 2, 3, 5 and 7 only.")
+    into = given.get("overage_charge_denomination") or denomination
+    if into == name:
+        raise invalid(f"{path}denomination", "is another balance than the one that has run out.")
+    return Overage(reduced(Exact(unit.numerator, unit.denominator * per)), into)
+
+
+def _auto_refill(given: Mapping[str, Any], overage: Overage | None, path: str) -> AutoRefill | None:
+    """How the balance fills itself; where no price is said, at the price of overage, rounded up."""
+    amount, threshold = given.get("auto_refill_amount"), given.get("auto_refill_threshold")
+    charge = given.get("auto_refill_charge_amount")
+    if amount is None and threshold is None and charge is None:
+        return None
+    if not amount or threshold is None:
+        missing = "auto_refill_threshold" if amount else "auto_refill_amount"
+        raise invalid(path + missing, "a refill says how much it gives, above zero, and below what.", "missing_field")
+    units = _amount(amount, path + "auto_refill_amount")
+    if charge is None:
+        if overage is None or not is_fiat(overage.denomination):
+            raise invalid(
+                path + "auto_refill_charge_amount",
+                "says what a refill costs; there is no overage price.",
+                "missing_field",
+            )
+        charge = round_up(times(Exact(units, 1), overage.unit))
+    return AutoRefill(
+        units,
+        _amount(threshold, path + "auto_refill_threshold"),
+        _amount(charge, path + "auto_refill_charge_amount"),
+    )
+
+
+def _flags(given: Mapping[str, Any]) -> dict[str, FlagValue]:
+    if len(given) > FLAGS_MAX:
+        raise invalid("flags", f"at most {FLAGS_MAX} flags.", "out_of_range")
+    for name, value in given.items():
+        if not isinstance(value, bool | int | str):
+            raise invalid(f"flags.{name}", "is true, false, a whole number or a text.")
+    return dict(sorted(given.items()))
+
+
+def _chargeable(amount: int, currency: str, path: str) -> None:
+    least, most = minimum(currency), maximum(currency)
+    if amount and not least <= amount <= most:
+        raise invalid(path, f"a card can be charged {least} to {most} of {currency}; 0 is free.", "out_of_range")
+
+
+def _amount(value: object, path: str) -> int:
+    return _bounded(value, path, AMOUNT_MAX)
+
+
+def _bounded(value: object, path: str, most: int) -> int:
+    amount = int(str(value))
+    if not 0 <= amount <= most:
+        raise invalid(path, f"takes a whole number from 0 to {most}.", "out_of_range")
+    return amount
+
+
+def _optional(given: Mapping[str, Any], name: str) -> int | None:
+    return None if given.get(name) is None else _amount(given[name], name)
