@@ -300,7 +300,13 @@ def _audit_counters(life: Life) -> None:
             for made in life.events.values()
             if made.state != "cancelled"
             for charge in made.charges
-            if charge.prior is not None and (price_of[charge.price_version_id or 0], charge.prior.month) == slot
+            if charge.prior is not None and (price_of[charge.price_version_id or 0], charge.prior.period) == slot
         ]
         assert fraction(counter.units) == sum(fraction(c.prior.counted) for c in counted if c.prior is not None)
-        assert fraction(counter.billed) == sum(fraction(charge.cost) for charge in counted)
+        whole = [
+            whole_cost(made.charges, charge)
+            for made in life.events.values()
+            for charge in made.charges
+            if charge in counted and made.state != "cancelled"
+        ]
+        assert fraction(counter.billed) == sum(fraction(cost) for cost in whole)

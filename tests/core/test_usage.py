@@ -377,7 +377,7 @@ def test_an_event_keeps_all_that_was_reported() -> None:
     life.open("credits", 20)
     (kept,) = life.push(reported).events
     assert kept.charges == (
-        Charge("credits", 7, kept.charges[0].cost, 1, None, kept.id + 1, 1, 13, 0, kept.charges[0].residue),
+        Charge("credits", 7, kept.charges[0].cost, 1, None, None, kept.id + 1, 1, 13, 0, kept.charges[0].residue),
     )
     assert kept._replace(charges=()) == Event(
         account_id=ACCOUNT_ID,

@@ -8,13 +8,13 @@ and 3.5, design 5, 6 and 7.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
-from .catalog import EventPrice, PriceVersion
+from .catalog import EventPrice, PriceVersion, families_of
 from .ledger import Balance, Transaction
-from .money import Exact, is_fiat
+from .money import Exact, is_fiat, plus
 from .outcomes import Refusal
 from .plan import PlanTerms
 from .rating import Counter
@@ -57,16 +57,34 @@ class UsageEvent(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """What a counted price had seen in its month before an event, and what the event added: enough to rate it again."""
+    """What a counted price had seen in its period before an event, and what the event added: enough to rate it again.
 
-    month: date
+    ``period`` is the name of a plan period, else the first day of a calendar month.
+    """
+
+    period: str
     units: Exact
     billed: Exact
     counted: Exact
 
 
+class OverageOf(NamedTuple):
+    """What of a charge in ``denomination`` was not there to pay it: ``units``, exact, at ``unit`` each.
+
+    The price is that of plan version ``version_id``, or of what was agreed with the account on top of it.
+    """
+
+    denomination: str
+    units: Exact
+    unit: Exact
+    version_id: int
+
+
 class Charge(NamedTuple):
     """What one event did to one balance.
+
+    A charge with ``overage`` is the price of what the charge of the same event in ``overage.denomination`` did not
+    find there; that one is then what it did find, down to 0.
 
     ``amount``: whole units; of a complete event those it moved out, of a pending one those it holds. ``cost`` is exact.
     ``balance_amount``, ``balance_pending``, ``residue``: that balance right after the request. ``transaction_id`` and
@@ -78,6 +96,7 @@ class Charge(NamedTuple):
     cost: Exact
     price_version_id: int | None
     prior: Prior | None
+    overage: OverageOf | None
     transaction_id: int | None
     transaction_seq: int | None
     balance_amount: int
@@ -159,7 +178,7 @@ class AccountState(NamedTuple):
     credit_limit: int | None
     has_refusals: bool
     balances: Mapping[str, Balance]
-    counters: Mapping[tuple[int, date], Counter]
+    counters: Mapping[tuple[int, str], Counter]
     expires_at: datetime | None
     bar: Literal["account_paused", "credit_blocked"] | None = None
     plan: OnPlan | None = None
@@ -185,7 +204,7 @@ class Decision(NamedTuple):
     gated: tuple[GatedEvent, ...] = ()
     transactions: tuple[Transaction, ...] = ()
     balances: tuple[Balance, ...] = ()
-    counters: tuple[tuple[int, date], ...] = ()
+    counters: tuple[tuple[int, str], ...] = ()
 
     @property
     def refusals(self) -> tuple[GatedEvent, ...]:
@@ -225,3 +244,63 @@ def credit_limit_of(balance: Balance, state_limit: int | None, terms: Terms) -> 
     if not is_fiat(balance.denomination):
         return 0
     return terms.default_credit_limit if state_limit is None else state_limit
+
+
+def overflow_of(charges: Sequence[Charge], charge: Charge) -> Charge | None:
+    """The charge of the same event for what ``charge`` did not find on its balance; None where it found everything."""
+    for other in charges:
+        if other.overage is not None and other.overage.denomination == charge.denomination:
+            return other
+    return None
+
+
+def whole_cost(charges: Sequence[Charge], charge: Charge) -> Exact:
+    """What an event cost in a denomination by its price or override: what was there to pay it, and what was not."""
+    spilt = None if charge.overage is not None else overflow_of(charges, charge)
+    return charge.cost if spilt is None or spilt.overage is None else plus(charge.cost, spilt.overage.units)
+
+
+Families = tuple[tuple[EventPrice, ...], ...]
+"""Prices of one type: a family per denomination, the most specific match first."""
+
+
+def prices_of(kind: str, state: AccountState, terms: Terms) -> Families | None:
+    """The prices of a type for an account with prices of its own or of its plan; None where the company's hold.
+
+    A plan that prices a type prices it alone. Over that lie the account's own prices: one takes the place of that with
+    the same denomination and match, or stands beside the others (contract 3.7).
+    """
+    plan = None if state.plan is None else terms.plans.get(state.plan.version_id)
+    of_plan = None if plan is None else plan.prices.get(kind)
+    own = state.own_prices.get(kind)
+    if own is None:
+        return of_plan
+    agreed = [price for family in own for price in family]
+    rules = {_rule(price) for price in agreed}
+    others = terms.prices.get(kind, ()) if of_plan is None else of_plan
+    kept = [price for family in others for price in family if _rule(price) not in rules]
+    return families_of([*kept, *agreed])[kind]
+
+
+def _rule(price: EventPrice) -> tuple[str, frozenset[tuple[str, bool, object]]]:
+    """What tells a price from others of its type; true is not 1."""
+    return price.denomination, frozenset((name, isinstance(value, bool), value) for name, value in price.match.items())
+
+
+def versions_among(families: Families, properties: Mapping[str, object], at: datetime) -> list[PriceVersion]:
+    """The versions that price an event: one per family that has a covering price."""
+    found = (next((price for price in family if price.covers(properties)), None) for family in families)
+    return [price.version_at(at) for price in found if price is not None]
+
+
+def plan_terms_of(state: AccountState, terms: Terms) -> PlanTerms | None:
+    """What an account's plan promises it; None without a plan, or where the plan is newer than what is known.
+
+    In the second case the company's terms have moved on, which the save finds out: nothing decided so is written.
+    """
+    if state.plan is None:
+        return None
+    if state.plan.override is not None:
+        return state.plan.override
+    version = terms.plans.get(state.plan.version_id)
+    return None if version is None else version.terms

@@ -23,6 +23,7 @@ from .money import BALANCE_MAX, ZERO, Exact, plus, split_whole
 from .outcomes import Refusal
 
 USAGE_BOOK: Final = "usage"
+OVERAGE_BOOK: Final = "overage"
 ADJUSTMENT_BOOK: Final = "adjustment"
 DEPOSIT_BOOK: Final = "deposit"
 REFILL_BOOK: Final = "refill"
@@ -36,6 +37,10 @@ TAX_BOOK: Final = "tax"
 CREDIT_NOTE_BOOK: Final = "credit_note"
 VOID_BOOK: Final = "void"
 INVOICE_ITEM_BOOK: Final = "invoice_item"
+PLAN_BOOK: Final = "plan"
+PRORATION_BOOK: Final = "proration"
+GRANT_BOOK: Final = "grant"
+EXPIRY_BOOK: Final = "expiry"
 
 
 class Balance(NamedTuple):

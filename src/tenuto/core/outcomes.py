@@ -68,12 +68,15 @@ REFUSALS: Final[Mapping[str, tuple[Kind, str]]] = {
     "exceeds_reserved": (Kind.INVALID, "The settlement is above what the hold reserved."),
     "balance_exists": (Kind.CONFLICT, "The account has a balance of this denomination already."),
     "price_exists": (Kind.CONFLICT, "A price with this type, denomination and match exists; change that one."),
+    "plan_exists": (Kind.CONFLICT, "A plan with this code exists; change that one, or archive it first."),
+    "plan_archived": (Kind.CONFLICT, "The plan is archived; accounts on it stay, but it is not changed or sold."),
     "live_clock": (Kind.FORBIDDEN, "Only a test key can move a clock; live time is real."),
     "last_key": (Kind.CONFLICT, "This is the last key that can manage keys; make another first."),
     "account_paused": (Kind.PAYMENT, "The account is paused."),
     "credit_blocked": (Kind.PAYMENT, "The account is over its limit and blocked until it pays."),
     "credit_limit_reached": (Kind.PAYMENT, "The balance and its credit limit do not cover this."),
     "insufficient_balance": (Kind.PAYMENT, "The balance does not cover this."),
+    "spend_cap_reached": (Kind.PAYMENT, "The plan's spend cap for this period does not leave room for this."),
     "payment_method_required": (Kind.PAYMENT, "The account has no card to charge; attach one first."),
     "payment_failed": (Kind.PAYMENT, "The card was refused; the reason is in the details."),
     "refill_in_progress": (Kind.CONFLICT, "A refill of this balance is being paid for; try again when it is done."),
@@ -123,3 +126,9 @@ class Refusal(Exception):
 def invalid(path: str, message: str, code: str = "invalid_field") -> Refusal:
     """The refusal of one field: ``path`` as ``events[3].quantity``, ``message`` a sentence that says what it takes."""
     return Refusal(code, f"{path}: {message}", path=path)
+
+
+def beneath(path: str, refusal: Refusal) -> Refusal:
+    """The refusal of a field, said of the same field of what stands at ``path`` in the body."""
+    details = {**refusal.details, "path": f"{path}.{refusal.details['path']}"}
+    return Refusal(refusal.code, f"{path}.{refusal.message}", **details)

@@ -51,6 +51,33 @@ def monthly(anchor: datetime, number: int, zone: tzinfo) -> datetime:
     return instant(datetime.combine(day, local.time()), zone)
 
 
+def yearly(anchor: datetime, number: int, zone: tzinfo) -> datetime:
+    """The instant of the ``number``-th yearly date after ``anchor``, at its local wall time.
+
+    What begins on 29 February comes again on 1 March, in leap years too (design 11, Dates).
+    """
+    if number == 0:
+        return anchor
+    local = anchor.astimezone(zone)
+    first = date(local.year + number, local.month, 1)
+    is_leap_day = (local.month, local.day) == (2, LAST_DAY_OF_ALL_MONTHS + 1)
+    day = _months_after(first, 1) if is_leap_day else first.replace(day=local.day)
+    return instant(datetime.combine(day, local.time()), zone)
+
+
+def months_within(start: datetime, end: datetime, zone: tzinfo) -> int:
+    """How many monthly dates from ``start`` (counted) lie before ``end``: 12 in every year."""
+    number = 1
+    while monthly(start, number, zone) < end:
+        number += 1
+    return number
+
+
+def whole_seconds(start: datetime, end: datetime) -> int:
+    """Whole seconds from one moment to a later one, rounded down; 0 where it is not later."""
+    return max(0, (end - start) // timedelta(seconds=1))
+
+
 def instant(wall: datetime, zone: tzinfo) -> datetime:
     """The instant, in UTC, at which clocks in ``zone`` show ``wall`` (without a zone).
 

@@ -16,23 +16,25 @@ Sources: contract 2.5, 3.4 and 3.10, design 11.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
-from .cards import maximum, minimum
-from .catalog import PER_MAX, EventPrice
+from .cards import maximum, minimum, to_stripe
+from .catalog import PER_MAX, EventPrice, price_version
 from .money import AMOUNT_MAX, Exact, exact, is_fiat, reduced, round_up, times
-from .outcomes import invalid
+from .outcomes import Refusal, beneath, invalid
 
 Cadence = Literal["MONTHLY", "YEARLY", "ONE_OFF"]
 Scheme = Literal["sleeping_beauty", "snow_white", "ariel"]
 FlagValue = bool | int | str
 
-CADENCES: Final = ("MONTHLY", "YEARLY", "ONE_OFF")
+CADENCES: Final[tuple[Cadence, ...]] = ("MONTHLY", "YEARLY", "ONE_OFF")
 SCHEMES: Final = ("sleeping_beauty", "snow_white", "ariel")
 BALANCES_MAX: Final = 50
 FLAGS_MAX: Final = 100
+EVENT_PRICES_MAX: Final = 100
 TRIAL_DAYS_MAX: Final = 730
 PERCENT_MAX: Final = 100
 
@@ -45,7 +47,7 @@ class Overage(NamedTuple):
 
 
 class AutoRefill(NamedTuple):
-    """``amount`` units for ``charge`` whenever less than ``threshold`` are available."""
+    """``amount`` units for ``charge`` of the plan's denomination whenever less than ``threshold`` are available."""
 
     amount: int
     threshold: int
@@ -148,39 +150,31 @@ def checked_cadence(terms: PlanTerms, cadence: Cadence | None) -> Cadence:
 
 
 def plan_terms(given: Mapping[str, Any]) -> PlanTerms:
-    """Terms from their stored form (:func:`merged` makes it), judged whole.
+    """Terms from their stored form (:func:`merged` makes it), judged whole but for the event prices.
 
+    ``given``: ``name``, ``renewal_denomination``, ``renewals`` (cadence to an object with ``amount``),
+    ``refill_cadence``, ``balances`` (denomination to an object with ``amount``, ``variable_amount_cost``,
+    ``overage_charge_amount`` (decimal text), ``overage_charge_per``, ``overage_charge_denomination``,
+    ``auto_refill_amount``, ``auto_refill_threshold``, ``auto_refill_charge_amount``, ``rollover``), ``flags``,
+    ``trial_days``, ``setup_fee``, ``minimum_spend``, ``spend_cap``, ``threshold_alert_percentage``, ``rollover``,
+    ``event_prices`` (see :func:`refuse_prices`). What is missing or null is not there.
     Raises Refusal with the path of the field that does not fit.
     """
     denomination = given["renewal_denomination"]
-    renewals = {name: _amount(price["amount"], f"renewals.{name}.amount") for name, price in given["renewals"].items()}
-    if not renewals:
-        raise invalid("renewals", "holds at least one price: MONTHLY, YEARLY or ONE_OFF.", "missing_field")
-    if is_fiat(denomination):
-        for name, amount in renewals.items():
-            _chargeable(amount, denomination, f"renewals.{name}.amount")
-    rollover = bool(given.get("rollover"))
-    cadence = given.get("refill_cadence")
-    if cadence == "YEARLY" and "MONTHLY" in renewals:
-        raise invalid("refill_cadence", "is MONTHLY where a month can be bought: balances come with what is paid.")
+    renewals = _renewals(given["renewals"], denomination)
     if len(given["balances"]) > BALANCES_MAX:
         raise invalid("balances", f"at most {BALANCES_MAX} balances.", "out_of_range")
+    rollover = bool(given.get("rollover"))
     balances = {
         name: _balance(name, balance, denomination, renewals, default_rollover=rollover)
         for name, balance in sorted(given["balances"].items())
     }
-    for name, balance in balances.items():
-        if balance.overage is not None:
-            other = balances.get(balance.overage.denomination)
-            if other is not None and other.overage is not None:
-                raise invalid(
-                    f"balances.{name}.overage_charge_denomination", "has overage itself; overage goes one step."
-                )
-    return PlanTerms(
+    _refuse_chains(balances)
+    terms = PlanTerms(
         name=given["name"],
         denomination=denomination,
         renewals=renewals,
-        refills_monthly=cadence == "MONTHLY",
+        refills_monthly=_refills_monthly(given.get("refill_cadence"), renewals),
         balances=balances,
         flags=_flags(given.get("flags") or {}),
         trial_days=_bounded(given.get("trial_days") or 0, "trial_days", TRIAL_DAYS_MAX),
@@ -191,6 +185,30 @@ def plan_terms(given: Mapping[str, Any]) -> PlanTerms:
         if given.get("threshold_alert_percentage") is None
         else _bounded(given["threshold_alert_percentage"], "threshold_alert_percentage", PERCENT_MAX),
     )
+    _refuse_sums(terms)
+    return terms
+
+
+def refuse_prices(prices: Sequence[Mapping[str, Any]]) -> None:
+    """Judge a plan's event prices: each has ``type``, ``denomination``, ``match`` and the terms of a price version.
+
+    Raises Refusal with a path such as ``event_prices[1].amount``.
+    """
+    if len(prices) > EVENT_PRICES_MAX:
+        raise invalid("event_prices", f"at most {EVENT_PRICES_MAX} prices.", "out_of_range")
+    seen: dict[object, int] = {}
+    for index, price in enumerate(prices):
+        try:
+            price_version(
+                id=0, price_id=0, number=1, denomination=price["denomination"], effective_at=_ANY_TIME, terms=price
+            )
+        except Refusal as refusal:
+            raise beneath(f"event_prices[{index}]", refusal) from refusal
+        # True is not 1 in a match, though Python finds them equal.
+        match = frozenset((name, type(value), value) for name, value in price["match"].items())
+        first = seen.setdefault((price["type"], price["denomination"], match), index)
+        if first != index:
+            raise invalid(f"event_prices[{index}]", f"has the type, denomination and match of event_prices[{first}].")
 
 
 def merged(terms: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,30 +225,81 @@ def merged(terms: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
+_ANY_TIME: Final = datetime.min.replace(tzinfo=UTC)
+"""When a price begins that is only judged."""
+
+
+def _renewals(given: Mapping[str, Any], denomination: str) -> dict[Cadence, int]:
+    if not given:
+        raise invalid("renewals", f"holds at least one price: {', '.join(CADENCES)}.", "missing_field")
+    for name in given:
+        if name not in CADENCES:
+            raise invalid(f"renewals.{name}", f"is one of {', '.join(CADENCES)}.")
+    renewals: dict[Cadence, int] = {
+        name: _amount(given[name]["amount"], f"renewals.{name}.amount") for name in CADENCES if name in given
+    }
+    for name, amount in renewals.items():
+        _refuse_uncharged(amount, denomination, f"renewals.{name}.amount")
+    return renewals
+
+
+def _refills_monthly(cadence: str | None, renewals: Mapping[Cadence, int]) -> bool:
+    """Whether balances are filled by the month: else they come with each period, and no cadence may say otherwise."""
+    if cadence == "YEARLY" and "MONTHLY" in renewals:
+        raise invalid("refill_cadence", "is MONTHLY where a month can be bought: balances come with what is paid.")
+    if cadence not in {None, "MONTHLY", *renewals} or (cadence == "ONE_OFF" and len(renewals) > 1):
+        raise invalid("refill_cadence", "is MONTHLY, or the cadence that the plan is sold by.")
+    return cadence == "MONTHLY"
+
+
+def _refuse_chains(balances: Mapping[str, PlanBalance]) -> None:
+    for name, balance in balances.items():
+        into = None if balance.overage is None else balances.get(balance.overage.denomination)
+        if into is not None and into.overage is not None:
+            raise invalid(f"balances.{name}.overage_charge_denomination", "has overage itself; overage goes one step.")
+
+
+def _refuse_sums(terms: PlanTerms) -> None:
+    """What no field is wrong in alone."""
+    _refuse_uncharged(terms.setup_fee, terms.denomination, "setup_fee")
+    for amount in terms.renewals.values():
+        _refuse_uncharged(terms.setup_fee + amount, terms.denomination, "setup_fee")
+    if terms.minimum_spend and "ONE_OFF" in terms.renewals:
+        raise invalid("minimum_spend", "needs periods that end; what is sold ONE_OFF has none.")
+    if terms.minimum_spend and terms.spend_cap is not None and terms.minimum_spend > terms.spend_cap:
+        raise invalid("minimum_spend", "lies above the spend_cap; no period could satisfy both.")
+
+
 def _balance(
-    name: str, given: Mapping[str, Any], denomination: str, renewals: Mapping[str, int], *, default_rollover: bool
+    name: str, given: Mapping[str, Any], denomination: str, renewals: Mapping[Cadence, int], *, default_rollover: bool
 ) -> PlanBalance:
     path = f"balances.{name}."
     overage = _overage(name, given, denomination)
     return PlanBalance(
         denomination=name,
         amount=_amount(given.get("amount") or 0, path + "amount"),
-        variable_cost=_variable_cost(given.get("variable_amount_cost"), renewals, path),
+        variable_cost=_variable_cost(given.get("variable_amount_cost"), renewals, denomination, path),
         overage=overage,
-        refill=_auto_refill(given, overage, path),
+        refill=_auto_refill(name, given, overage, denomination),
         rollover=default_rollover if given.get("rollover") is None else bool(given["rollover"]),
     )
 
 
-def _variable_cost(given: object, renewals: Mapping[str, int], path: str) -> dict[Cadence, int] | None:
+def _variable_cost(
+    given: object, renewals: Mapping[Cadence, int], denomination: str, path: str
+) -> dict[Cadence, int] | None:
     path += "variable_amount_cost"
     if given is None:
         return None
     if not isinstance(given, Mapping):
-        return dict.fromkeys(renewals, _amount(given, path))  # type: ignore[arg-type] # the cadences of the plan
-    if set(given) != set(renewals):
+        costs = dict.fromkeys(renewals, _amount(given, path))
+    elif set(given) != set(renewals):
         raise invalid(path, f"has a price for each of {', '.join(renewals)}, and for nothing else.")
-    return {name: _amount(given[name], f"{path}.{name}") for name in renewals}  # type: ignore[misc] # as above
+    else:
+        costs = {name: _amount(given[name], f"{path}.{name}") for name in renewals}
+    for cost in costs.values():
+        _refuse_uncounted(cost, denomination, path)
+    return costs
 
 
 def _overage(name: str, given: Mapping[str, Any], denomination: str) -> Overage | None:
@@ -254,29 +323,29 @@ def _overage(name: str, given: Mapping[str, Any], denomination: str) -> Overage 
     return Overage(reduced(Exact(unit.numerator, unit.denominator * per)), into)
 
 
-def _auto_refill(given: Mapping[str, Any], overage: Overage | None, path: str) -> AutoRefill | None:
+def _auto_refill(name: str, given: Mapping[str, Any], overage: Overage | None, denomination: str) -> AutoRefill | None:
     """How the balance fills itself; where no price is said, at the price of overage, rounded up."""
+    path = f"balances.{name}.auto_refill_"
     amount, threshold = given.get("auto_refill_amount"), given.get("auto_refill_threshold")
     charge = given.get("auto_refill_charge_amount")
     if amount is None and threshold is None and charge is None:
         return None
     if not amount or threshold is None:
-        missing = "auto_refill_threshold" if amount else "auto_refill_amount"
+        missing = "threshold" if amount else "amount"
         raise invalid(path + missing, "a refill says how much it gives, above zero, and below what.", "missing_field")
-    units = _amount(amount, path + "auto_refill_amount")
+    if name == denomination and not is_fiat(denomination):
+        raise invalid(path + "amount", f"would be paid from {name} itself.")
+    units = _amount(amount, path + "amount")
+    path += "charge_amount"
     if charge is None:
-        if overage is None or not is_fiat(overage.denomination):
+        if overage is None or overage.denomination != denomination:
             raise invalid(
-                path + "auto_refill_charge_amount",
-                "says what a refill costs; there is no overage price.",
-                "missing_field",
+                path, f"says what a refill costs: there is no overage price in {denomination}.", "missing_field"
             )
         charge = round_up(times(Exact(units, 1), overage.unit))
-    return AutoRefill(
-        units,
-        _amount(threshold, path + "auto_refill_threshold"),
-        _amount(charge, path + "auto_refill_charge_amount"),
-    )
+    cost = _amount(charge, path)
+    _refuse_uncharged(cost, denomination, path)
+    return AutoRefill(units, _amount(threshold, f"balances.{name}.auto_refill_threshold"), cost)
 
 
 def _flags(given: Mapping[str, Any]) -> dict[str, FlagValue]:
@@ -288,10 +357,19 @@ def _flags(given: Mapping[str, Any]) -> dict[str, FlagValue]:
     return dict(sorted(given.items()))
 
 
-def _chargeable(amount: int, currency: str, path: str) -> None:
-    least, most = minimum(currency), maximum(currency)
-    if amount and not least <= amount <= most:
-        raise invalid(path, f"a card can be charged {least} to {most} of {currency}; 0 is free.", "out_of_range")
+def _refuse_uncharged(amount: int, denomination: str, path: str) -> None:
+    """Raises Refusal for money that no card can be charged; a balance of tokens pays anything."""
+    if not amount or not is_fiat(denomination):
+        return
+    _refuse_uncounted(amount, denomination, path)
+    least, most = minimum(denomination), maximum(denomination)
+    if not least <= amount <= most:
+        raise invalid(path, f"a card can be charged {least} to {most} of {denomination}; 0 is free.", "out_of_range")
+
+
+def _refuse_uncounted(amount: int, denomination: str, path: str) -> None:
+    if is_fiat(denomination) and to_stripe(amount, denomination) is None:
+        raise invalid(path, f"no card can be charged {amount} of {denomination}: it has a smallest step.")
 
 
 def _amount(value: object, path: str) -> int:

@@ -59,6 +59,7 @@ class Refill(NamedTuple):
     retry_at: datetime | None = None
     parked_at: datetime | None = None
     parked_code: str | None = None
+    by_plan: bool = False
 
 
 def new_refill(account_id: int, denomination: str, environment_id: int, created_at: datetime) -> Refill:

@@ -18,10 +18,9 @@ first, then its time, its price, the gate. Sources: contract 2.3, 3.5 to 3.7; de
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import NamedTuple
 
-from .catalog import PriceVersion
 from .event import (
     HOLD_LIFE,
     AccountState,
@@ -29,18 +28,21 @@ from .event import (
     Decision,
     Event,
     GatedEvent,
-    Prior,
+    OverageOf,
     Settlement,
     State,
     UsageEvent,
     as_of,
-    credit_limit_of,
+    overflow_of,
+    prices_of,
+    versions_among,
+    whole_cost,
 )
-from .ledger import USAGE_BOOK, Balance, Transaction, closed, open_balance, post, reserve
-from .money import AMOUNT_MAX, ZERO, Exact, at_most, exact, minus, plus, round_up, times
+from .money import AMOUNT_MAX, ZERO, Exact, at_most, exact, minus, reduced, round_up, times
 from .outcomes import Refusal
-from .period import month_of
-from .rating import EMPTY, Counter, count, rate
+from .plan import PlanTerms
+from .rating import EMPTY, Counter, rate
+from .tally import Book, Priced, Taken
 from .terms import Terms
 
 
@@ -61,7 +63,7 @@ def bill_events(
     names the event.
     """
     posting = next_id = max(tick, state.tick + 1)
-    book = _Book(state, terms, now)
+    book = Book(state, terms, now)
     answers: list[Event | GatedEvent | int] = []
     drafts: list[_Draft] = []
     refused: list[GatedEvent] = []
@@ -84,7 +86,9 @@ def bill_events(
         if event.occurred_at is not None:
             _within_window(event.occurred_at, terms, now, index)
         priced = [] if event.state == "cancelled" else _price(event, occurred_at, terms, book, index)
-        shortage = book.shortage(priced) if event.gated else None
+        if book.plan is not None and state.plan is not None:
+            priced = _split(priced, book, book.plan, state.plan.version_id, index)
+        shortage = book.shortage(priced, event.state) if event.gated else None
         if shortage is not None:
             code, details = shortage
             gated = GatedEvent(state.account_id, next_id, event, occurred_at, now, code, details, request_id)
@@ -122,17 +126,16 @@ def finish_event(
     _must_be(("pending",), event, now)
     if settlement.problem is not None:
         raise settlement.problem
-    book = _Book(state, terms, now)
+    book = Book(state, terms, now)
     if not event.charges and settlement.override:
         raise Refusal("exceeds_reserved", reserved=0, required=settlement.override)
+    quantity = settlement.quantity or exact(event.quantity)
     charges: list[Charge] = []
-    for index, charge in enumerate(event.charges):
-        settled = _settled(charge, index, settlement, terms)
-        book.release(charge)
-        book.uncount(charge, settled)
-        if settlement.state == "complete":
-            book.settle(settled, event.id, settlement.quantity or exact(event.quantity))
-        charges.append(settled)
+    settled = _settled(event, settlement, book)
+    for before, after in zip(event.charges, settled, strict=True):
+        book.release(before)
+        book.uncount(before, whole_cost(event.charges, before), after.prior, whole_cost(settled, after))
+        charges.append(book.settle(after, event.id, quantity) if settlement.state == "complete" else after)
     return _end(
         state,
         event._replace(
@@ -154,14 +157,16 @@ def void_event(state: AccountState, event: Event, *, terms: Terms, now: datetime
     Raises Refusal ``event_finished`` for an event that is cancelled already, ``event_expired`` for a hold that lapsed.
     """
     _must_be(("pending", "complete"), event, now)
-    book = _Book(state, terms, now)
+    book = Book(state, terms, now)
     for charge in event.charges:
-        book.uncount(charge, None)
+        book.uncount(charge, whole_cost(event.charges, charge))
         if event.state == "pending":
             book.release(charge)
         else:
             book.reverse(charge, event.id, exact(event.quantity))
-    ended = event._replace(state="cancelled", finished_at=now, reason="deleted", first=event.first or event)
+    ended = event._replace(
+        state="cancelled", finished_at=now, reason="deleted", charges=_emptied(event), first=event.first or event
+    )
     return _end(state, ended, book, tick)
 
 
@@ -172,34 +177,18 @@ def expire_event(state: AccountState, event: Event, *, terms: Terms, now: dateti
     """
     if event.state != "pending" or event.expires_at is None or event.expires_at > now:
         raise Refusal("event_finished", state=event.state)
-    book = _Book(state, terms, now)
+    book = Book(state, terms, now)
     for charge in event.charges:
-        book.uncount(charge, None)
+        book.uncount(charge, whole_cost(event.charges, charge))
         book.lapse(charge)
     ended = event._replace(
-        state="cancelled", finished_at=event.expires_at, reason="expired", first=event.first or event
+        state="cancelled",
+        finished_at=event.expires_at,
+        reason="expired",
+        charges=_emptied(event),
+        first=event.first or event,
     )
     return _end(state, ended, book, tick)
-
-
-class _Priced(NamedTuple):
-    """One charge that an event asks for, before the gate."""
-
-    denomination: str
-    cost: Exact
-    version: PriceVersion | None
-    month: date | None
-    counted: Exact
-
-
-class _Taken(NamedTuple):
-    """One charge that was taken, before the balances after the request are known."""
-
-    denomination: str
-    amount: int
-    cost: Exact
-    price_version_id: int | None
-    prior: Prior | None
 
 
 class _Draft(NamedTuple):
@@ -208,224 +197,16 @@ class _Draft(NamedTuple):
     id: int
     event: UsageEvent
     occurred_at: datetime
-    taken: tuple[_Taken, ...]
+    taken: tuple[Taken, ...]
 
 
-class _Tally:
-    """One balance while a request is decided. The only mutable thing in this module; it never leaves it."""
-
-    __slots__ = (
-        "balance",
-        "before",
-        "count",
-        "first_event_id",
-        "limit",
-        "previous_id",
-        "raised",
-        "type",
-        "unit_cost",
-        "value",
-    )
-
-    def __init__(self, balance: Balance, limit: int) -> None:
-        self.before = self.balance = balance
-        self.limit = limit
-        self.count = 0
-        self.first_event_id: int | None = None
-        self.unit_cost: Exact | None = None
-        self.type = "EVENT"
-        self.value: Exact | None = None
-        self.previous_id: int | None = None
-        self.raised: tuple[tuple[int, date], ...] = ()
-
-
-class _Book:
-    """The balances and counters that one request touches, opened as they are needed and closed once."""
-
-    def __init__(self, state: AccountState, terms: Terms, now: datetime) -> None:
-        self.state, self.terms, self.now = state, terms, now
-        self.tallies: dict[str, _Tally] = {}
-        self.counters: dict[tuple[int, date], Counter] = {}
-        self.after: dict[str, Balance] = {}
-        self.made: dict[str, Transaction] = {}
-
-    def tally(self, denomination: str) -> _Tally:
-        tally = self.tallies.get(denomination)
-        if tally is None:
-            balance = self.state.balances.get(denomination) or open_balance(denomination)
-            limit = credit_limit_of(balance, self.state.credit_limit, self.terms)
-            tally = self.tallies[denomination] = _Tally(balance, limit)
-        return tally
-
-    def counter(self, price_id: int, month: date) -> Counter:
-        found = self.counters.get((price_id, month))
-        return found if found is not None else self.state.counters.get((price_id, month), EMPTY)
-
-    def shortage(self, priced: Sequence[_Priced]) -> tuple[str, dict[str, object]] | None:
-        """Why the gate refuses these charges, or None. Exact: residue plus cost against what is available."""
-        if self.state.bar is not None:
-            return self.state.bar, {}
-        for charge in priced:
-            tally = self.tallies.get(charge.denomination) or self.tally(charge.denomination)
-            balance = tally.balance
-            room = balance.amount - balance.pending + tally.limit
-            cost = charge.cost
-            if cost.numerator == 0:
-                if room >= 0:
-                    continue
-                required = 0
-            else:
-                owed = plus(balance.residue, cost)
-                if owed.numerator <= room * owed.denominator:
-                    continue
-                required = round_up(owed)
-            return (
-                "credit_limit_reached" if tally.limit > 0 else "insufficient_balance",
-                {
-                    "denomination": charge.denomination,
-                    "available": balance.amount - balance.pending,
-                    "pending": balance.pending,
-                    "required": required,
-                    "shortfall": required - room,
-                },
-            )
-        return None
-
-    def take(self, priced: Sequence[_Priced], event_id: int, event: UsageEvent) -> tuple[_Taken, ...]:
-        """Post or reserve each charge. After the gate nothing here may fail but the bounds of a balance."""
-        taken: list[_Taken] = []
-        for charge in priced:
-            version = charge.version
-            prior = None
-            if version is not None and charge.month is not None:
-                prior = self._count(charge, version, event)
-            if event.state == "pending":
-                amount = round_up(charge.cost)
-                tally = self.tally(charge.denomination)
-                tally.balance = reserve(tally.balance, amount)
-            else:
-                unit = (
-                    version.unit if version and version.is_plain else _unit_cost(version, charge.cost, event.quantity)
-                )
-                amount = self._move(charge.denomination, charge.cost, event_id, unit)
-            taken.append(
-                _Taken(charge.denomination, amount, charge.cost, None if version is None else version.id, prior)
-            )
-        return tuple(taken)
-
-    def _count(self, charge: _Priced, version: PriceVersion, event: UsageEvent) -> Prior:
-        assert charge.month is not None
-        slot = (version.price_id, charge.month)
-        before = self.counter(*slot)
-        self.counters[slot] = count(before, charge.counted, charge.cost)
-        if version.max_value_billing and charge.counted.numerator > 0 and event.state == "complete":
-            self._raise(charge.denomination, slot, event.quantity)
-        return Prior(charge.month, before.units, before.billed, charge.counted)
-
-    def _move(self, denomination: str, cost: Exact, event_id: int, unit: Exact | None) -> int:
-        tally = self.tally(denomination)
-        tally.balance, moved = post(tally.balance, cost)
-        tally.count += 1
-        if tally.first_event_id is None:
-            tally.first_event_id, tally.unit_cost = event_id, unit
-        elif tally.unit_cost != unit:
-            tally.unit_cost = None
-        return moved
-
-    def _raise(self, denomination: str, slot: tuple[int, date], value: Exact) -> None:
-        """Let the coming transaction say which value it billed, and the counter which transaction its highest."""
-        tally, counter = self.tally(denomination), self.counter(*slot)
-        tally.value, tally.previous_id = value, counter.maximum_transaction_id
-        if at_most(counter.units, value):
-            tally.raised += (slot,)
-
-    def settle(self, charge: Charge, event_id: int, quantity: Exact) -> None:
-        """Post what a hold came to; its counter has been put right before."""
-        version = self._version(charge)
-        self._move(charge.denomination, charge.cost, event_id, _unit_cost(version, charge.cost, quantity))
-        if version is not None and version.max_value_billing and charge.prior and charge.prior.counted.numerator > 0:
-            self._raise(charge.denomination, (version.price_id, charge.prior.month), quantity)
-
-    def reverse(self, charge: Charge, event_id: int, quantity: Exact) -> None:
-        """Post the exact opposite of what an event had cost."""
-        unit = _unit_cost(self._version(charge), charge.cost, quantity)
-        self._move(charge.denomination, minus(ZERO, charge.cost), event_id, unit)
-        self.tallies[charge.denomination].type = "REVERSAL"
-
-    def release(self, charge: Charge) -> None:
-        """Let go what a hold reserves."""
-        tally = self.tally(charge.denomination)
-        tally.balance = reserve(tally.balance, -charge.amount)
-
-    def lapse(self, charge: Charge) -> None:
-        """Forget what a hold reserved that had counted as lapsed already when the state was read."""
-        tally = self.tally(charge.denomination)
-        tally.balance = tally.balance._replace(lapsed=tally.balance.lapsed - charge.amount)
-
-    def uncount(self, charge: Charge, settled: Charge | None) -> None:
-        """Take what a charge had added to its counter out again, but for what its settlement leaves in."""
-        version = self._version(charge)
-        if charge.prior is None or version is None:
-            return
-        units, cost = charge.prior.counted, charge.cost
-        if settled is not None and settled.prior is not None:
-            units, cost = minus(units, settled.prior.counted), minus(cost, settled.cost)
-        slot = (version.price_id, charge.prior.month)
-        self.counters[slot] = count(self.counter(*slot), minus(ZERO, units), minus(ZERO, cost))
-
-    def _version(self, charge: Charge) -> PriceVersion | None:
-        return None if charge.price_version_id is None else self.terms.versions.get(charge.price_version_id)
-
-    def close(self, next_id: int) -> tuple[tuple[Transaction, ...], int]:
-        """The transactions of the request, one per denomination that moved, and the balances after it."""
-        for denomination, tally in self.tallies.items():
-            after = self.after[denomination] = closed(tally.before, tally.balance)
-            if after.seq != tally.before.seq:
-                self.made[denomination] = self._transaction(tally, after, next_id)
-                for slot in tally.raised:
-                    self.counters[slot] = self.counters[slot]._replace(maximum_transaction_id=next_id)
-                next_id += 1
-        return tuple(self.made.values()), next_id
-
-    def _transaction(self, tally: _Tally, after: Balance, id: int) -> Transaction:
-        events = "1 event" if tally.count == 1 else f"{tally.count} events"
-        return Transaction(
-            id,
-            after.denomination,
-            after.seq,
-            USAGE_BOOK,
-            tally.type,
-            f"Reversal of {events}" if tally.type == "REVERSAL" else events,
-            after.amount - tally.before.amount,
-            tally.before.amount,
-            after.amount,
-            self.now,
-            tally.unit_cost,
-            tally.first_event_id,
-            tally.count,
-            tally.value,
-            tally.previous_id,
-        )
-
-    def snapshot(self, charge: Charge) -> Charge:
-        """The charge of an ended event with what the ending did to its balance."""
-        after, made = self.after[charge.denomination], self.made.get(charge.denomination)
-        return charge._replace(
-            amount=-made.amount if made and made.type == "EVENT" else 0,
-            transaction_id=made.id if made else None,
-            transaction_seq=made.seq if made else None,
-            balance_amount=after.amount,
-            balance_pending=after.pending,
-            residue=after.residue,
-        )
-
-
-def _price(event: UsageEvent, occurred_at: datetime, terms: Terms, book: _Book, index: int) -> Sequence[_Priced]:
+def _price(event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int) -> Sequence[Priced]:
     """The charges an event asks for: its override, else one per denomination that prices its type (contract 3.7)."""
     if event.override is not None:
         amount, denomination = event.override
-        return (_Priced(denomination, Exact(amount, 1), None, None, ZERO),)
-    price = terms.single.get(event.type)
+        return (Priced(denomination, Exact(amount, 1), None, None, ZERO),)
+    families = None if book.has_usual_prices else prices_of(event.type, book.state, terms)
+    price = terms.single.get(event.type) if families is None else None
     if price is not None:
         latest = price.versions[-1]
         version = latest if latest.effective_at <= occurred_at else price.version_at(occurred_at)
@@ -433,28 +214,46 @@ def _price(event: UsageEvent, occurred_at: datetime, terms: Terms, book: _Book, 
             cost = times(event.quantity, version.unit)
             if cost.numerator > AMOUNT_MAX * cost.denominator:
                 raise _out_of_range(index)
-            return (_Priced(version.denomination, cost, version, None, ZERO),)
+            return (Priced(version.denomination, cost, version, None, ZERO),)
         versions = [version]
-    else:
+    elif families is None:
         versions = terms.versions_for(event.type, event.properties, occurred_at)
-    priced: list[_Priced] = []
+    else:
+        versions = versions_among(families, event.properties, occurred_at)
+    priced: list[Priced] = []
     for version in versions:
-        month = month_of(occurred_at, terms.zone) if version.is_counted else None
-        counter = EMPTY if month is None else book.counter(version.price_id, month)
+        period = book.period(occurred_at) if version.is_counted else None
+        counter = EMPTY if period is None else book.counter(version.price_id, period)
         rated = rate(version, event.quantity, counter)
         if not at_most(rated.cost, Exact(AMOUNT_MAX, 1)):
             raise _out_of_range(index)
-        priced.append(_Priced(version.denomination, rated.cost, version, month, rated.counted))
+        priced.append(Priced(version.denomination, rated.cost, version, period, rated.counted))
     return priced
 
 
-def _unit_cost(version: PriceVersion | None, cost: Exact, quantity: Exact) -> Exact | None:
-    """The price of one unit, where one price for all of them made the cost; of an override, where there is one unit."""
-    if version is not None and not version.is_plain:
-        return None
-    unit = cost if version is None else version.unit
-    whole = times(quantity, unit)
-    return unit if whole.numerator * cost.denominator == cost.numerator * whole.denominator else None
+def _split(priced: Sequence[Priced], book: Book, plan: PlanTerms, version_id: int, index: int) -> list[Priced]:
+    """Charges with what their balances do not cover priced as overage, where the plan has a price for it.
+
+    No charge of an event changes what another one of it finds: each balance is charged by one price, and a balance
+    into which others overflow has no overage of its own.
+    """
+    laid: list[Priced] = []
+    for charge in priced:
+        terms = plan.balances.get(charge.denomination)
+        if terms is None or terms.overage is None:
+            laid.append(charge)
+            continue
+        covered = book.covered(charge.denomination, charge.cost)
+        laid.append(charge._replace(cost=covered, whole=charge.cost))
+        rest = minus(charge.cost, covered)
+        if rest.numerator > 0:
+            unit, into = terms.overage
+            cost = reduced(times(rest, unit))
+            if not at_most(cost, Exact(AMOUNT_MAX, 1)):
+                raise _out_of_range(index)
+            overage = OverageOf(charge.denomination, reduced(rest), unit, version_id)
+            laid.append(Priced(into, cost, None, None, ZERO, None, overage))
+    return laid
 
 
 def _out_of_range(index: int) -> Refusal:
@@ -498,12 +297,12 @@ def _refuse(
     return Decision(after, now, kept, is_refused=True, gated=tuple(refused))
 
 
-def _event(draft: _Draft, account_id: int, posting: int, book: _Book, now: datetime) -> Event:
+def _event(draft: _Draft, account_id: int, posting: int, book: Book, now: datetime) -> Event:
     event = draft.event
     charges: list[Charge] = []
     for taken in draft.taken:
         after = book.after[taken.denomination]
-        made = book.made.get(taken.denomination) if event.state == "complete" else None
+        made = book.transaction_of(taken) if event.state == "complete" else None
         charges.append(
             Charge(
                 *taken,
@@ -548,7 +347,7 @@ def _must_be(states: tuple[State, ...], event: Event, now: datetime) -> None:
         raise Refusal("event_finished", state=event.state)
 
 
-def _after(state: AccountState, book: _Book, tick: int, made: Sequence[Event]) -> AccountState:
+def _after(state: AccountState, book: Book, tick: int, made: Sequence[Event]) -> AccountState:
     """The account once a closed book is written and the events of ``made`` are there."""
     return AccountState(
         state.account_id,
@@ -573,23 +372,44 @@ def _earliest(expires_at: datetime | None, events: Sequence[Event]) -> datetime 
     return expires_at
 
 
-def _settled(charge: Charge, index: int, settlement: Settlement, terms: Terms) -> Charge:
-    """What one charge of a hold comes to at the end.
+def _emptied(event: Event) -> tuple[Charge, ...]:
+    """Charges that hold and move nothing any more."""
+    return tuple(charge._replace(amount=0) for charge in event.charges)
+
+
+def _settled(event: Event, settlement: Settlement, book: Book) -> list[Charge]:
+    """What the charges of a hold come to at the end, in their order.
 
     A quantity is rated on the terms and the counter of the moment the event was pushed. An override speaks for the
-    first charge and frees the others. Nothing may come to more than the hold reserved.
+    first charge and frees the others. What was covered then is used first, the rest has the price of overage that it
+    had then. Nothing may come to more than the hold reserved.
     """
     if settlement.state != "complete":
-        return charge._replace(prior=None)
-    version = None if charge.price_version_id is None else terms.versions.get(charge.price_version_id)
-    if settlement.quantity is not None and version is not None:
-        prior = charge.prior
-        rated = rate(version, settlement.quantity, EMPTY if prior is None else Counter(prior.units, prior.billed))
-        charge = charge._replace(
-            cost=rated.cost, prior=None if prior is None else prior._replace(counted=rated.counted)
-        )
-    if settlement.override is not None:
-        charge = charge._replace(cost=Exact(settlement.override if index == 0 else 0, 1))
+        return [charge._replace(amount=0, prior=None) for charge in event.charges]
+    settled: dict[tuple[str, OverageOf | None], Charge] = {}
+    for index, charge in enumerate(event.charges):
+        if charge.overage is not None:
+            continue
+        total, prior = whole_cost(event.charges, charge), charge.prior
+        version = book.version(charge.price_version_id)
+        if settlement.quantity is not None and version is not None:
+            rated = rate(version, settlement.quantity, EMPTY if prior is None else Counter(prior.units, prior.billed))
+            total, prior = rated.cost, None if prior is None else prior._replace(counted=rated.counted)
+        if settlement.override is not None:
+            total = Exact(settlement.override if index == 0 else 0, 1)
+        spilt = overflow_of(event.charges, charge)
+        covered = total if spilt is None or at_most(total, charge.cost) else charge.cost
+        settled[charge.denomination, None] = _within_reserve(charge._replace(cost=covered, prior=prior))
+        if spilt is not None and spilt.overage is not None:
+            units = reduced(minus(total, covered))
+            overage = spilt.overage._replace(units=units)
+            settled[spilt.denomination, spilt.overage] = _within_reserve(
+                spilt._replace(cost=reduced(times(units, overage.unit)), overage=overage)
+            )
+    return [settled[charge.denomination, charge.overage] for charge in event.charges]
+
+
+def _within_reserve(charge: Charge) -> Charge:
     if not at_most(charge.cost, Exact(charge.amount, 1)):
         raise Refusal(
             "exceeds_reserved",
@@ -600,7 +420,7 @@ def _settled(charge: Charge, index: int, settlement: Settlement, terms: Terms) -
     return charge
 
 
-def _end(state: AccountState, event: Event, book: _Book, tick: int) -> Decision:
+def _end(state: AccountState, event: Event, book: Book, tick: int) -> Decision:
     """The decision that ends one event: its row changed, its posting and its balances."""
     posting = max(tick, state.tick + 1)
     transactions, next_id = book.close(posting + 1)

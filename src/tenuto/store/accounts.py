@@ -14,6 +14,7 @@ from tenuto.core.terms import Terms, terms_of
 
 from .catalog import read_prices
 from .database import Reader, Record, Unit
+from .plans import read_plan_versions
 from .records import decoded
 
 
@@ -150,7 +151,7 @@ async def current_revision(reader: Reader, environment_id: int) -> int | None:
 
 
 async def read_environment(reader: Reader, environment_id: int) -> Environment | None:
-    """An environment whole: settings, keys, prices with all their versions.
+    """An environment whole: settings, keys, prices and plans with all their versions.
 
     The revision is read first: if something changes between the statements, what is read is newer than the revision
     says, which the next proof finds out.
@@ -161,7 +162,8 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
     if row is None:
         return None
     keys = await reader.fetch("select * from api_key where environment_id = $1", environment_id)
-    prices, versions = await read_prices(reader, environment_id)
+    prices = await read_prices(reader, environment_id)
+    plans = await read_plan_versions(reader, environment_id, prices.of_plans)
     return Environment(
         id=row["id"],
         company_id=row["company_id"],
@@ -177,8 +179,9 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
             default_credit_limit=row["default_credit_limit"],
             late=timedelta(seconds=row["late_seconds"]),
             ahead=timedelta(seconds=row["ahead_seconds"]),
-            prices=prices,
-            versions=versions,
+            prices=prices.own,
+            versions=prices.versions,
+            plans=plans,
         ),
         money=decoded(row["money"]),
         stripe=StripeSettings(
