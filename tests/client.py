@@ -105,6 +105,20 @@ class Company:
         assert reply.status == 200, reply
         return str(reply.data["id"])
 
+    def plan(self, **terms: object) -> str:
+        """The id of a new plan; without terms it is 10 dollars a month."""
+        body = {"name": "Pro", "renewal_denomination": "USD", "renewals": {"MONTHLY": {"amount": 1000}}, **terms}
+        reply = self.call("POST", "/v1/companies/{company}/plans", body)
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
+    def agreed_price(self, account_id: str, type: str, denomination: str, amount: str) -> str:
+        """The id of a new event price that is agreed with one account."""
+        body = {"type": type, "denomination": denomination, "amount": amount}
+        reply = self.call("POST", f"/v1/accounts/{account_id}/event_prices", body)
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
     def send(self, account_id: str, *events: Mapping[str, object], **event: object) -> Reply:
         """One event by its fields, or a list of events."""
         return self.call("POST", f"/v1/accounts/{account_id}/events", event or list(events))

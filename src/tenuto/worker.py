@@ -19,11 +19,13 @@ from tenuto import metrics
 from tenuto.engine import DatabaseClock, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.service.accounts import note_keys_used
+from tenuto.service.grants import expire_grants
 from tenuto.service.idempotency import forget_answers
 from tenuto.service.invoicing import collect_invoices, cut_invoices, dun_invoices, finalize_invoices
 from tenuto.service.payments import collect_due, forget_events
 from tenuto.service.refills import refill_due
 from tenuto.service.refunds import refund_due
+from tenuto.service.subscriptions import renew_due
 from tenuto.service.usage import release_expired
 from tenuto.store.database import Unavailable
 
@@ -51,6 +53,8 @@ class Sweep(NamedTuple):
 
 SWEEPS: Final = (
     Sweep("release_expired", release_expired, 5.0),
+    Sweep("renew_due", renew_due, 0.5),
+    Sweep("expire_grants", expire_grants, 1.0),
     Sweep("refill_due", refill_due, 0.5),
     Sweep("collect_due", collect_due, 0.5),
     Sweep("refund_due", refund_due, 2.0),

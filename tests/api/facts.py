@@ -14,10 +14,13 @@ _INVOICES: Final = ("invoice_terms", "invoice", "credit_note", "number_series")
 _OF_INVOICES: Final = ("invoice_line", "invoice_tax", "invoice_payment")
 # Not gateway_event: the simulator sends its messages whenever it likes.
 _MONEY: Final = ("payment", "refund", "refill", "payment_link")
-_BY_ENVIRONMENT: Final = ("event_price", "event_price_version", "stored_answer", "account", *_INVOICES, *_MONEY)
+_PLANS: Final = ("plan", "plan_version")
+_BY_ENVIRONMENT: Final = (
+    *("event_price", "event_price_version", "stored_answer", "account", *_INVOICES, *_MONEY, *_PLANS),
+)
 _BY_ACCOUNT: Final = (
     *("balance", "event", "event_charge", "gated_event", "transaction", "price_counter"),
-    *("payment_method", "payment_attempt", *_OF_INVOICES),
+    *("price_override", "payment_method", "payment_attempt", *_OF_INVOICES),
 )
 _ROWS: Final = {
     "company": "select * from company where id = $1",

@@ -1,4 +1,4 @@
-"""Every row of bad_input.py and bad_money.py: the right refusal in one shape, nothing written, the line still good."""
+"""Every row of bad_input, bad_money, bad_plans: the right refusal in one shape, nothing written, the line good."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tenuto.core.outcomes import REFUSALS
 from tenuto.server import Server
 from tests.api.bad_input import BAD, RAW, Bad, Raw
 from tests.api.bad_money import MONEY
+from tests.api.bad_plans import PLANS
 from tests.api.facts import counts, facts_of
 from tests.client import Client, Company, Reply
 
-ALL: Final = (*BAD, *MONEY)
+ALL: Final = (*BAD, *MONEY, *PLANS)
 SECONDS_MAX: Final = 1.0
 DRIVER_WORDS: Final = re.compile(
     rb"Traceback|asyncpg|postgres|msgspec|litestar|uvicorn|File \"|SELECT |\bnull value\b", re.IGNORECASE
@@ -47,6 +48,9 @@ class Target:
             "company": self.company.id,
             "account": self.account,
             "price": self.price,
+            "plan": self.company.plan(code="taken", balances={"storage": {"amount": 10}}),
+            "archived": self._archived(),
+            "agreed": self.company.agreed_price(self.account, "DRAW", "credits", "2"),
             "event": event.data["id"],
             "hold": hold.data["id"],
             "key": keys.data[0]["id"],
@@ -56,6 +60,11 @@ class Target:
             "paid": by_balance.data["payment"]["id"],
             "basic": "Basic " + base64.b64encode(f"{self.company.id}:{self.company.key}".encode()).decode(),
         }
+
+    def _archived(self) -> str:
+        plan = self.company.plan()
+        assert self.company.call("DELETE", f"/v1/plans/{plan}").status == 200
+        return plan
 
     def filled(self, text: str) -> str:
         for name, value in self._ids.items():

@@ -218,7 +218,8 @@ def test_every_path_form_is_served(company: Company, form: str) -> None:
     price = company.price("A", "credits", "1")
     ids = {"company_id": company.id, "account_id": account, "event_id": event, "price_id": price}
     ids |= {"denomination": "credits", "key_id": "k_00000000", "invoice_id": company.invoice(account), "position": "1"}
-    ids |= {"card_id": company.card(account), "payment_id": company.deposit(account)}
+    ids |= {"card_id": company.card(account), "payment_id": company.deposit(account), "plan_id": company.plan()}
+    ids["account_price_id"] = company.agreed_price(account, "A", "credits", "1")
     for route in ROUTES:
         if route.method == "GET":
             assert company.call("GET", form.format(route.path.format(**ids))).status == 200, route.path

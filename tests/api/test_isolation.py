@@ -26,6 +26,8 @@ UNKNOWN: Final = {
     "account_id": "a_00000000",
     "event_id": "e_000000000000000000",
     "price_id": "ep_00000000",
+    "account_price_id": "ep_00000000",
+    "plan_id": "p_00000000",
     "key_id": "k_00000000",
     "invoice_id": "inv_000000000000000000",
     "card_id": "card_000000000000000000",
@@ -75,6 +77,8 @@ def populated(company: Company, *, live: bool) -> Side:
     company.account()
     price = company.price("CHAT", "credits", "3")
     company.price("CHAT", "tokens", "1")
+    plan = [company.plan(code=code) for code in ("pro", "team")][-1]
+    company.call("PUT", f"/v1/plans/{plan}", {"name": "Team"})
     hold = company.send(account, type="CHAT", state="pending")
     company.send(account, type="CHAT")
     for _ in range(2):
@@ -86,6 +90,8 @@ def populated(company: Company, *, live: bool) -> Side:
         "account_id": account,
         "event_id": hold.data["id"],
         "price_id": price,
+        "account_price_id": [company.agreed_price(account, kind, "credits", "2") for kind in ("DRAW", "SING")][-1],
+        "plan_id": plan,
         "key_id": keys.data[0]["id"],
         "denomination": "credits",
         "invoice_id": [company.invoice(account) for _ in range(2)][-1],

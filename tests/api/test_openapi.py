@@ -63,6 +63,8 @@ def described(service: Server) -> Iterator[Service]:
             "account_id": account,
             "event_id": event,
             "price_id": price,
+            "account_price_id": company.agreed_price(account, "OTHER", "credits", "2"),
+            "plan_id": company.plan(),
             "key_id": keys.data[0]["id"],
             "denomination": "credits",
             "invoice_id": company.invoice(account),
@@ -174,6 +176,8 @@ def test_the_examples_run(service: Server, route: Route) -> None:
             "account_id": account,
             "event_id": event,
             "price_id": company.price("OTHER", "credits", "1"),
+            "account_price_id": company.agreed_price(account, "OTHER", "credits", "2"),
+            "plan_id": company.plan(),
             "denomination": "new" if route.method == "POST" else "credits",
             "invoice_id": company.invoice(account, is_final=route.method != "PUT"),
             "card_id": company.card(account),
@@ -210,5 +214,6 @@ def test_every_id_parameter_is_named_by_its_kind(document: dict[str, Any]) -> No
                     assert one["name"] in {
                         *("company_id", "account_id", "event_id", "price_id", "key_id", "denomination"),
                         *("invoice_id", "position", "payment_id", "card_id", "mode"),
+                        *("plan_id", "account_price_id"),
                     }
                     assert one["schema"]["pattern"]

@@ -15,16 +15,31 @@ from hashlib import blake2b
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from tenuto.core.catalog import EventPrice, PriceVersion, Property, price_version
-from tenuto.core.event import AccountState, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
-from tenuto.core.ledger import Balance, Transaction, open_balance
+from tenuto.core.catalog import EventPrice, PriceVersion, Property, families_of, price_version
+from tenuto.core.event import (
+    AccountState,
+    Decision,
+    Event,
+    GatedEvent,
+    OnPlan,
+    Settlement,
+    State,
+    UsageEvent,
+    as_of,
+    whole_cost,
+)
+from tenuto.core.ledger import OVERAGE_BOOK, Balance, Transaction, open_balance
 from tenuto.core.money import Exact, exact, parse_fraction
+from tenuto.core.plan import PlanTerms, PlanVersion, plan_terms
 from tenuto.core.terms import Terms, terms_of
 from tenuto.core.usage import bill_events, expire_event, finish_event, void_event
 
 START: Final = datetime(2030, 1, 15, 12, tzinfo=UTC)
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 ACCOUNT_ID: Final = 78364164096
+PLAN_ID: Final = 7
+PLAN_VERSION_ID: Final = 70
+NO_PLAN: Final = {"name": "None", "renewal_denomination": "USD", "renewals": {"ONE_OFF": {"amount": 0}}, "balances": {}}
 NOTHING: Final = AccountState(ACCOUNT_ID, 1, 0, None, False, {}, {}, None)
 
 
@@ -96,8 +111,19 @@ class Life:
     known: dict[bytes, Event | GatedEvent] = field(default_factory=dict)
     transactions: list[Transaction] = field(default_factory=list)
     requests: int = 0
+    plan: PlanTerms | None = None
+    is_agreed: bool = False
+    periods: list[tuple[datetime, str]] = field(default_factory=list)
+    unspent: int = 0
+    plan_prices: dict[tuple[str, str, str], EventPrice] = field(default_factory=dict)
+    own_prices: dict[tuple[str, str, str], EventPrice] = field(default_factory=dict)
 
     # --- the scene
+
+    def subscribe(self, balances: Mapping[str, Mapping[str, object]], **terms: object) -> None:
+        """Put the account on a plan, whose terms are agreed with it alone where ``is_agreed`` is set."""
+        given = {"name": "Pro", "renewal_denomination": "USD", "renewals": {"MONTHLY": {"amount": 0}}}
+        self.plan = plan_terms({**given, "balances": dict(balances), **terms})
 
     def price(
         self,
@@ -107,11 +133,16 @@ class Life:
         *,
         match: Mapping[str, Property] | None = None,
         since: datetime = LONG_AGO,
+        among: dict[tuple[str, str, str], EventPrice] | None = None,
     ) -> PriceVersion:
-        """A price, or a new version of one that is alike in type, denomination and match."""
+        """A price, or a new version of one that is alike in type, denomination and match.
+
+        ``among`` says whose: the company's unless told, else ``plan_prices`` or ``own_prices``.
+        """
+        prices = self.prices if among is None else among
         slot = (kind, denomination, json.dumps(match or {}, sort_keys=True))
-        old = self.prices.get(slot)
-        price_id = old.id if old else len(self.prices) + 1
+        old = prices.get(slot)
+        price_id = old.id if old else 1 + sum(map(len, (self.prices, self.plan_prices, self.own_prices)))
         version = price_version(
             id=len(self.versions) + 1,
             price_id=price_id,
@@ -122,7 +153,7 @@ class Life:
         )
         self.versions.append(version)
         versions = (*old.versions, version) if old else (version,)
-        self.prices[slot] = EventPrice(price_id, kind, denomination, match or {}, versions)
+        prices[slot] = EventPrice(price_id, kind, denomination, match or {}, versions)
         return version
 
     def open(self, denomination: str, amount: int, *, limit: int | None = None, residue: str = "0") -> None:
@@ -140,8 +171,19 @@ class Life:
             late=timedelta(days=35),
             ahead=timedelta(minutes=5),
             prices=self.prices.values(),
-            versions=self.versions,
+            versions=[version for version in self.versions if version.id not in self._own_versions],
+            plans=[self._plan_version] if self.plan is not None else [],
         )
+
+    @property
+    def _own_versions(self) -> dict[int, PriceVersion]:
+        return {version.id: version for price in self.own_prices.values() for version in price.versions}
+
+    @property
+    def _plan_version(self) -> PlanVersion:
+        assert self.plan is not None
+        terms = plan_terms(NO_PLAN) if self.is_agreed else self.plan
+        return PlanVersion(PLAN_VERSION_ID, PLAN_ID, 1, terms, families_of(self.plan_prices.values()))
 
     @property
     def state(self) -> AccountState:
@@ -152,8 +194,20 @@ class Life:
             balances[denomination] = balance._replace(pending=held[True], lapsed=held[False])
         live = [hold.expires_at for hold in self._holds(is_live=True) if hold.expires_at is not None]
         return self.stored._replace(
-            credit_limit=self.account_limit, balances=balances, expires_at=min(live, default=None)
+            credit_limit=self.account_limit,
+            balances=balances,
+            expires_at=min(live, default=None),
+            plan=self._on_plan,
+            own_prices=families_of(self.own_prices.values()),
+            own_versions=self._own_versions,
         )
+
+    @property
+    def _on_plan(self) -> OnPlan | None:
+        if self.plan is None:
+            return None
+        override = self.plan if self.is_agreed else None
+        return OnPlan(PLAN_VERSION_ID, override, tuple(sorted(self.periods, reverse=True)), self.unspent)
 
     # --- what is asked
 
@@ -242,14 +296,15 @@ class Life:
             assert decision.state.balances[balance.denomination] == balance
             self.opening.setdefault(balance.denomination, open_balance(balance.denomination))
         for transaction in decision.transactions:
-            named = [
-                charge
+            named = {
+                made.id: charge
                 for made in self.events.values()
                 for charge in made.charges
                 if made.id >= (transaction.first_event_id or 0)
                 and (charge.denomination, charge.transaction_seq) == (transaction.denomination, transaction.seq)
-            ]
+            }
             assert len(named) == transaction.event_count, "a transaction names its events"
+            assert all((charge.overage is not None) == (transaction.book == OVERAGE_BOOK) for charge in named.values())
             self.transactions.append(transaction)
         ids = [made.id for made in decision.events] + [refused.id for refused in decision.gated]
         ids += [row.id for row in decision.transactions]
@@ -296,17 +351,11 @@ def _audit_counters(life: Life) -> None:
     price_of = {version.id: version.price_id for version in life.versions}
     for slot, counter in life.stored.counters.items():
         counted = [
-            charge
+            (charge.prior, whole_cost(made.charges, charge))
             for made in life.events.values()
             if made.state != "cancelled"
             for charge in made.charges
             if charge.prior is not None and (price_of[charge.price_version_id or 0], charge.prior.period) == slot
         ]
-        assert fraction(counter.units) == sum(fraction(c.prior.counted) for c in counted if c.prior is not None)
-        whole = [
-            whole_cost(made.charges, charge)
-            for made in life.events.values()
-            for charge in made.charges
-            if charge in counted and made.state != "cancelled"
-        ]
-        assert fraction(counter.billed) == sum(fraction(cost) for cost in whole)
+        assert fraction(counter.units) == sum(fraction(prior.counted) for prior, _ in counted)
+        assert fraction(counter.billed) == sum(fraction(cost) for _, cost in counted)

@@ -14,7 +14,8 @@ Lines without an arrow set the scene, or let time pass; the others say what is a
 Scene       ``zone NAME``, ``limit N`` (of the account), ``company limit N``, ``balance D N [limit N] [residue R]``,
             ``price TYPE [AMOUNT [per N]] [MODEL] [UP_TO:AMOUNT ... rest:AMOUNT] in D [free N] [minimum A] [cap A]
             [highest] [where NAME=JSON] [since TIME]`` (a second one alike is a new version), ``drop TYPE``,
-            ``wait 90s``
+            ``wait 90s``; ``plan [agreed] D [A into O] ... [cap N] [unspent N]`` (A: the price of overage),
+            ``period NAME TIME`` (of the plan), ``own price ...`` and ``plan price ...`` as ``price``
 Events      ``TYPE [QUANTITY] [gated] [pending] [cancelled] [key K] [for N D] [at TIME] [where NAME=JSON] [cogs N D]
             [as NAME]``; several in one request with ``;`` between them. ``for`` is the cost override
 Endings     ``complete NAME [quantity Q] [cost N]``, ``cancel NAME``, ``delete NAME``, ``sweep`` (all holds that lapsed)
@@ -30,9 +31,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final
 
-from tenuto.core.catalog import Property
+from tenuto.core.catalog import EventPrice, Property
 from tenuto.core.event import Charge, Decision, Event, GatedEvent, State, UsageEvent, as_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.outcomes import Refusal
@@ -78,6 +80,9 @@ class _Reader:
             "balance": self._balance,
             "price": self._price,
             "drop": self._drop,
+            "plan": self._plan,
+            "own": self._own,
+            "period": self._period,
             "wait": self._wait,
             "complete": self._end,
             "cancel": self._end,
@@ -109,7 +114,29 @@ class _Reader:
         limit = int(named["limit"]) if "limit" in named else None
         self.life.open(words[1], int(words[2]), limit=limit, residue=named.get("residue", "0"))
 
-    def _price(self, words: list[str]) -> None:
+    def _plan(self, words: list[str]) -> None:
+        if words[1] == "price":
+            return self._price(words[1:], self.life.plan_prices)
+        plain, named = _clauses(words[1:], {"cap": 1, "unspent": 1, "into": 1})
+        self.life.is_agreed = "agreed" in plain
+        self.life.unspent = int(named.get("unspent", ["0"])[0])
+        balances: dict[str, dict[str, object]] = {}
+        for name, price in pairwise([*plain, ""]):
+            if name != "agreed" and not name[0].isdigit():
+                balances[name] = {"amount": 0}
+                if price[:1].isdigit():
+                    into = named["into"].pop(0)
+                    balances[name] |= {"overage_charge_amount": price, "overage_charge_denomination": into}
+        cap = {"spend_cap": int(named["cap"][0])} if "cap" in named else {}
+        return self.life.subscribe(balances, **cap)
+
+    def _own(self, words: list[str]) -> None:
+        self._price(words[1:], self.life.own_prices)
+
+    def _period(self, words: list[str]) -> None:
+        self.life.periods.append((self._time(words[2]), words[1]))
+
+    def _price(self, words: list[str], among: dict[tuple[str, str, str], EventPrice] | None = None) -> None:
         plain, named = _clauses(words[2:], dict.fromkeys(("in", "free", "minimum", "cap", "per", "where", "since"), 1))
         terms: dict[str, object] = {bound: named[bound][0] for bound in ("minimum", "cap") if bound in named}
         terms |= {name: int(named[word][0]) for word, name in (("free", "free_units"), ("per", "per")) if word in named}
@@ -124,7 +151,8 @@ class _Reader:
             elif ":" not in word:
                 terms["amount"] = word
         since = self._time(named["since"][0]) if "since" in named else LONG_AGO
-        self.life.price(words[1], named["in"][0], terms, match=_properties(named.get("where", [])), since=since)
+        match = _properties(named.get("where", []))
+        self.life.price(words[1], named["in"][0], terms, match=match, since=since, among=among)
 
     def _drop(self, words: list[str]) -> None:
         self.life.prices = {slot: price for slot, price in self.life.prices.items() if slot[0] != words[1]}

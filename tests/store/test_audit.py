@@ -17,6 +17,7 @@ from tenuto.engine import Settings
 from tenuto.server import Server, wait_until_ready
 from tenuto.store import audit
 from tests.client import Client, Company
+from tests.subscribed import subscribe
 
 MONEY_COUNTS = {"cards", "payments", "refunds", "refills", "invoices", "invoice_lines", "credit_notes"}
 """What ``test_audit_money`` has books of."""
@@ -37,8 +38,10 @@ def books(new_database: Callable[[str], str]) -> Iterator[Server]:
     try:
         assert wait_until_ready(*server.address, seconds=30)
         with Client(*server.address) as client:
-            fill(Company.open(client))
-            fill(Company.open(client, "Other"))
+            for name in ("Acme", "Other"):
+                company = Company.open(client, name)
+                fill(company)
+                overflow(company, books_dsn=server.dsn)
         yield server
     finally:
         server.stop()
@@ -112,6 +115,33 @@ def hold(company: Company, account: str) -> None:
         assert company.call("DELETE", f"/v1/events/{held(company, account, kind)}").status == 200
         pushed = company.send(account, type=kind, quantity=40)
         assert company.call("DELETE", f"/v1/events/{pushed.data['id']}").status == 200
+
+
+def overflow(company: Company, books_dsn: str) -> None:
+    """An account on a plan: overage of plain and of counted prices, of overrides and holds, and prices of its own."""
+    into = {"overage_charge_denomination": "USD"}
+    balances = {
+        "credits": {"amount": 10, "overage_charge_amount": "2.5", **into},
+        "tokens": {"amount": 10, "overage_charge_amount": "1", "overage_charge_per": 3, **into},
+    }
+    company.price("TRIPLE", "credits", "3")
+    company.price("TRIPLE", "tokens", "2")
+    company.price("TRIPLE", "USD", "0.7")
+    plan = company.plan(balances=balances)
+    account = company.account(credits=60, tokens=3, USD=5_000)
+    company.agreed_price(account, "CHAT", "credits", "1.25")
+    subscribe(books_dsn, account, plan)
+    kinds = ("CHAT", "STORE", "BULK", "SEAT", "TRIPLE")
+    sent = [company.send(account, type=kind, quantity=number) for number in range(1, 6) for kind in kinds]
+    override = {"type": "ODD", "cost_override_amount": 7, "cost_override_denomination": "credits"}
+    sent.append(company.send(account, override, {"type": "TRIPLE"}, {"type": "TRIPLE"}))
+    assert all(answer.status == 200 for answer in sent)
+    hold(company, account)
+    gone = company.send(account, type="TRIPLE", quantity=4).data["id"]
+    assert company.call("DELETE", f"/v1/events/{gone}").status == 200
+    last = company.send(account, type="TRIPLE", quantity=2)
+    assert [cost["denomination"] for cost in last.data["costs"]] == ["USD", "credits", "USD", "tokens", "USD"]
+    assert company.send(account, type="TRIPLE", quantity=9, state="pending").status == 200
 
 
 def held(company: Company, account: str, kind: str) -> str:
@@ -203,7 +233,7 @@ def account(change: str, where: str) -> str:
 def counter(change: str) -> str:
     return f"""update price_counter set {change} where (account_id, price_id) = (
         select account_id, price_id from price_counter order by 1, 2 limit 1)
-        returning 'counter', account_id, price_id, to_char(month, 'YYYY-MM')"""
+        returning 'counter', account_id, price_id, period"""
 
 
 def gated(change: str) -> str:
@@ -212,6 +242,8 @@ def gated(change: str) -> str:
         returning 'event', account_id, id, ''"""
 
 
+OVER = "x.prior -> 'overage' is not null and e.state = 0 and e.first is null and x.amount > 1"
+OVERAGE = "book = 'overage' and type = 'OVERAGE' and event_count = 1"
 SETTLED = "state = 0 and first is not null and amount > 1 and price_version_id is not null"
 PLAIN = "state = 0 and first is null and type = 'READ' and amount > 0"
 REVERSED = "state = 2 and transaction_seq is not null and amount = 0 and cost <> '0'"
@@ -228,6 +260,102 @@ NO_QUANTITY = "alter table event drop constraint event_quantity_finite"
 NO_OWNER = "alter table balance drop constraint balance_account_fkey"
 
 WRONGS = {
+    "balance arrived": Wrong("arrived", balance("arrived = arrived + 1")),
+    "usage that arrived": Wrong(
+        "arrived",
+        transaction("book = 'overage'", "book = 'deposit' or book = 'adjustment'").replace(
+            "'transaction', account_id, id", "'balance', account_id, 0::bigint"
+        ),
+    ),
+    "overage cost": Wrong("overages", charge("cost = '7/9'", OVER)),
+    "overage cost, of a hold": Wrong(
+        "overages", charge("cost = '7/9'", "x.prior -> 'overage' is not null and e.state = 1")
+    ),
+    "overage of other units": Wrong(
+        "prices",
+        charge('prior = replace(prior::text, \'"units":"\', \'"units":"9\')::json', OVER).replace(
+            "returning 'event', account_id, event_id, denomination",
+            "returning 'event', account_id, event_id, ''",
+        ),
+    ),
+    "overage of no number of units": Wrong(
+        "overages", charge('prior = replace(prior::text, \'"units":"\', \'"units":"many\')::json', OVER)
+    ),
+    "overage at another price": Wrong(
+        "overages",
+        "select 'event', account_id, event_id, denomination from event_charge"
+        " where prior #>> '{overage,denomination}' = 'credits' order by event_id limit 1",
+        "update plan_version set terms = replace(terms::text, '\"2.5\"', '\"2.6\"')::json",
+    ),
+    "overage by no version": Wrong(
+        "overages", charge("prior = replace(prior::text, '\"version_id\":', '\"version_id\":9')::json", OVER)
+    ),
+    "overage of a balance that was not charged": Wrong(
+        "overages", charge("prior = replace(prior::text, 'credits', 'cradits')::json", OVER + " and type = 'CHAT'")
+    ),
+    "overage with a price of events": Wrong("overages", charge("price_version_id = 7", OVER)),
+    "overage in a transaction of usage": Wrong(
+        "postings",
+        charge(
+            "transaction_seq = (select max(seq) from transaction t where t.account_id = event_charge.account_id and"
+            " t.denomination = event_charge.denomination and t.book = 'usage' and t.type = 'EVENT')",
+            OVER,
+        ),
+    ),
+    "overage balance": Wrong("postings", charge("balance_amount = balance_amount + 1", OVER)),
+    "overage told as usage": Wrong(
+        "postings",
+        "with moved as (update transaction set book = 'usage', type = 'EVENT' where (account_id, id) = (select"
+        f" account_id, id from transaction where {OVERAGE} and exists (select from event e where e.account_id ="
+        " transaction.account_id and e.id = first_event_id and e.state = 0) order by id limit 1) returning *)"
+        " select 'event', account_id, first_event_id, denomination from moved",
+    ),
+    "overage transaction amount": Wrong(
+        "totals", transaction("amount = amount - 1, ending_balance = ending_balance - 1", OVERAGE)
+    ),
+    "overage transaction events": Wrong("totals", transaction("event_count = event_count + 1", OVERAGE)),
+    "overage transaction type": Wrong("totals", transaction("type = 'EVENT'", OVERAGE)),
+    "overage reversal amount": Wrong(
+        "totals",
+        transaction(
+            "amount = amount + 3, ending_balance = ending_balance + 3", "type = 'REVERSAL' and book = 'overage'"
+        ),
+    ),
+    "overage in the residue": Wrong(
+        "residue",
+        transaction("book = 'adjustment'", OVERAGE).replace(
+            "'transaction', account_id, id", "'balance', account_id, 0::bigint"
+        ),
+    ),
+    "cost at an own price": Wrong(
+        "prices",
+        event(
+            "cost = '7/9'",
+            "state = 0 and first is null and type = 'CHAT' and price_version_id in (select id from price_override)",
+        ),
+    ),
+    "an own price of somebody else": Wrong(
+        "prices",
+        event(
+            "price_version_id = (select max(id) from price_override o where o.account_id <> event.account_id)",
+            "type = 'CHAT' and account_id = (select"
+            " max(account_id) from price_override) and price_version_id is not null",
+        ),
+    ),
+    "counter of a plan's period": Wrong(
+        "counters",
+        "update price_counter set billed = '1000003' where (account_id, price_id) = (select account_id, price_id from"
+        " price_counter where period not like '%-%' order by 1, 2 limit 1) and period not like '%-%'"
+        " returning 'counter', account_id, price_id, period",
+    ),
+    "prior of a charge that overflowed": Wrong(
+        "ratings",
+        event(
+            "cost = '1/1000003'",
+            COUNTED + " and exists (select from event_charge x where x.account_id = event.account_id and"
+            " x.event_id = event.id)",
+        ),
+    ),
     "balance amount": Wrong("balances", balance("amount = amount + 1")),
     "balance amount, end": Wrong("ends", balance("amount = amount - 1")),
     "balance seq": Wrong("ends", balance("seq = seq + 1")),
@@ -236,8 +364,8 @@ WRONGS = {
     "balance residue of one": Wrong("bounds", balance("residue_num = residue_den"), NO_FRACTION),
     "balance without account": Wrong(
         "owners",
-        "insert into balance select 36, denomination, 0, 0, 0, null, 0, 1, created_at, updated_at from balance limit 1"
-        " returning 'balance', account_id, 0::bigint, denomination",
+        "insert into balance select 36, denomination, 0, 0, 0, null, 0, 1, 0, 0, created_at, updated_at from balance"
+        " limit 1 returning 'balance', account_id, 0::bigint, denomination",
         NO_OWNER,
     ),
     "balance gone": Wrong(
@@ -261,7 +389,8 @@ WRONGS = {
         "totals", transaction("amount = amount - 2, ending_balance = ending_balance - 2", ORPHANED)
     ),
     "reversal amount": Wrong(
-        "totals", transaction("amount = amount + 2, ending_balance = ending_balance + 2", "type = 'REVERSAL'")
+        "totals",
+        transaction("amount = amount + 2, ending_balance = ending_balance + 2", "type = 'REVERSAL' and book = 'usage'"),
     ),
     "transaction book": Wrong(
         "postings",
@@ -306,7 +435,7 @@ WRONGS = {
     "event residue, last": Wrong(
         "last",
         "update event set residue = '1/1000003' where (account_id, id) = (select account_id, id from event"
-        " where denomination = 'credits' order by posting desc limit 1)"
+        " where denomination = 'USD' order by posting desc limit 1)"
         " returning 'event', account_id, id, denomination",
     ),
     "event prior": Wrong(

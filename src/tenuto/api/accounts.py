@@ -12,23 +12,28 @@ from zoneinfo import ZoneInfo, available_timezones
 import msgspec
 
 from tenuto.core.identifiers import ID_MAX, spell
-from tenuto.core.invoice import settings_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
-from tenuto.core.payment import RefillCaps
-from tenuto.engine import Answer
+from tenuto.core.payment import Payment, RefillCaps
+from tenuto.core.plan import SCHEMES
+from tenuto.engine import Answer, Once
 from tenuto.service import accounts as service
-from tenuto.service import cards
+from tenuto.service import cards, subscriptions
+from tenuto.service import payments as payment_service
 from tenuto.service.idempotency import Steps
+from tenuto.service.subscriptions import Begun, PlanAsk
 from tenuto.store import accounts, records
+from tenuto.store import payments as payment_store
 from tenuto.store.accounts import Account
 from tenuto.store.database import Unit
 from tenuto.store.invoices import read_owed
 
 from . import body as bodies
 from . import invoice_input, shapes
+from .account_plans import ChangePlanIn, in_steps, plan_ask, shown_account
 from .invoice_input import InvoicingIn
+from .payments import refused_payment
 from .refills import balance_in, put_refill
 from .routes import PAGING, Call, Param, Route
 from .usage import page_of
@@ -42,8 +47,8 @@ REASON_MAX: Final = 500
 LATE_MAX: Final = timedelta(days=3650)
 AHEAD_MAX: Final = timedelta(days=1)
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
-_LATER: Final = ("plan_id", "plan_variable_amounts", "billing_address_id")
 TOKEN_MAX: Final = 255
+FAILED_RENEWALS: Final = ("past_due", "pause", "cancel")
 
 
 class CompanyIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,6 +67,13 @@ class RefillCapsIn(msgspec.Struct, forbid_unknown_fields=True):
     amount_per_day: int | None = None
 
 
+class PlanSettingsIn(msgspec.Struct, forbid_unknown_fields=True):
+    """How plans change where no scheme is named, and what becomes of one whose renewal was refused for good."""
+
+    scheme: str = "sleeping_beauty"
+    failed_renewal: str = "past_due"
+
+
 class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
     """Settings to change; what is missing stays as it is."""
 
@@ -75,6 +87,7 @@ class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
     stripe_publishable_key: str | None = None
     stripe_webhook_secret: str | None = None
     refill_caps: RefillCapsIn | None = None
+    plans: PlanSettingsIn | None = None
 
 
 class KeyIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,8 +107,9 @@ class AccountIn(msgspec.Struct, forbid_unknown_fields=True):
     metadata: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     stripe_id: str | None = None
     credit_limit: int | None = None
-    plan_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-    plan_variable_amounts: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    plan_id: str | None = None
+    plan_variable_amounts: dict[str, int] | None = None
+    plan_renewal_cadence: str | None = None
     enable_card_collector: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     token: str | None = None
     billing_address_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
@@ -193,11 +207,7 @@ async def change_company(call: Call) -> Answer:
         changes["late_seconds"] = bodies.seconds(given.late_event_seconds, "late_event_seconds", LATE_MAX)
     if given.ahead_event_seconds is not None:
         changes["ahead_seconds"] = bodies.seconds(given.ahead_event_seconds, "ahead_event_seconds", AHEAD_MAX)
-    sections: dict[str, object] = {}
-    if given.invoicing is not None:
-        sections["invoicing"] = invoice_input.invoicing(given.invoicing)
-    if given.refill_caps is not None:
-        sections["refills"] = _caps(given.refill_caps)
+    sections = _sections(given)
     if sections:
         changes["money"] = sections
     environment = call.environment
@@ -226,6 +236,26 @@ def _caps(given: RefillCapsIn) -> dict[str, int | None]:
         "per_day": None if per_day is None else bodies.whole(per_day, "refill_caps.per_day", least=1, most=24_000),
         "amount_per_day": None if amount is None else bodies.whole(amount, "refill_caps.amount_per_day", least=1),
     }
+
+
+def _sections(given: CompanyChange) -> dict[str, object]:
+    """The settings about money that were given, section by section."""
+    sections: dict[str, object] = {}
+    if given.invoicing is not None:
+        sections["invoicing"] = invoice_input.invoicing(given.invoicing)
+    if given.refill_caps is not None:
+        sections["refills"] = _caps(given.refill_caps)
+    if given.plans is not None:
+        sections["plans"] = _plan_settings(given.plans)
+    return sections
+
+
+def _plan_settings(given: PlanSettingsIn) -> dict[str, str]:
+    if given.scheme not in SCHEMES:
+        raise invalid("plans.scheme", f"is one of {', '.join(SCHEMES)}.")
+    if given.failed_renewal not in FAILED_RENEWALS:
+        raise invalid("plans.failed_renewal", f"is one of {', '.join(FAILED_RENEWALS)}.")
+    return {"scheme": given.scheme, "failed_renewal": given.failed_renewal}
 
 
 def zone(value: str, path: str) -> str:
@@ -312,9 +342,8 @@ async def open_account(call: Call) -> Answer:
     """An account for an end customer."""
     call.company()
     given = call.decoded(AccountIn)
-    for name in _LATER:
-        if len(getattr(given, name)):
-            raise invalid(name, "comes with plans, which are not served yet.", "not_supported_yet")
+    if len(given.billing_address_id):
+        raise invalid("billing_address_id", "is not served yet.", "not_supported_yet")
     fields: dict[str, Any] = {
         "name": bodies.text(given.name, "name", NAME_MAX),
         "email": email(given.email, "email"),
@@ -323,20 +352,26 @@ async def open_account(call: Call) -> Answer:
         "credit_limit": None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit"),
     }
 
+    ask = _plan_asked(given)
     collects = _is_truthy(given.enable_card_collector)
     if given.token is not None:
-        return await _open_with_card(call, fields, bodies.token(given.token, "token", TOKEN_MAX))
+        return await _open_with_card(call, fields, bodies.token(given.token, "token", TOKEN_MAX), ask)
+    if ask is not None and not collects:
+        return await _open_on_plan(call, fields, ask)
 
     async def verb(unit: Unit) -> tuple[Account, str | None]:
         opened = await service.open_account(call.engine, unit, call.environment, **fields)
         if not collects:
             return opened, None
+        if ask is not None:
+            await subscriptions.wait_for_card(call.engine, unit, call.environment, opened.id, ask)
+            opened = await _reread(call, unit, opened.id)
         _, token = await cards.make_link(call.engine, unit, call.environment, opened.id, return_url=None)
         return opened, f"{call.engine.public_url}/pay/{token}"
 
     def render(made: tuple[Account, str | None]) -> bytes:
         opened, address = made
-        shown = shapes.account(opened, {}, _currency(call))
+        shown = shapes.account(opened, {}, call.currency())
         if address is not None:
             shown.card_collector_url = address
         return shapes.wrapped(shown)
@@ -344,19 +379,63 @@ async def open_account(call: Call) -> Answer:
     return await call.once(verb, render, is_secret=collects)
 
 
+def _plan_asked(given: AccountIn) -> PlanAsk | None:
+    """The plan that an account is to begin with (contract 2.1)."""
+    if given.plan_id is None:
+        if given.plan_variable_amounts is not None:
+            raise invalid("plan_variable_amounts", "go with a plan_id.")
+        return None
+    asked = ChangePlanIn(
+        plan_id=given.plan_id, cadence=given.plan_renewal_cadence, plan_variable_amounts=given.plan_variable_amounts
+    )
+    return plan_ask(asked)
+
+
+async def _reread(call: Call, unit: Unit, account_id: int) -> Account:
+    found = await accounts.read_account(unit, call.environment.id, account_id)
+    assert found is not None
+    return found
+
+
+async def _open_on_plan(call: Call, fields: dict[str, Any], ask: PlanAsk) -> Answer:
+    """Open an account that begins with a plan; where the plan cannot be paid for, no account is left behind."""
+    account_id, once = _named_id(call), call.idempotency()
+
+    async def begin(unit: Unit) -> Begun:
+        await service.open_account(call.engine, unit, call.environment, id=account_id, **fields)
+        return await _begin_plan(call, unit, account_id, ask, once)
+
+    return await in_steps(call, account_id, begin)
+
+
+async def _begin_plan(call: Call, unit: Unit, account_id: int, ask: PlanAsk, once: Once | None) -> Begun:
+    offer = subscriptions.new_offer(call.environment, ask)
+    decide = subscriptions.starting(offer, call.environment.zone_name)
+    return await subscriptions.begin_step(
+        call.engine, unit, call.environment, account_id, decide, once=once, opens_account=True
+    )
+
+
+def _named_id(call: Call) -> int:
+    """An account id; the same request again, by its key, must be the same account to the provider and to itself."""
+    once = call.idempotency()
+    if once is None:
+        return call.engine.new_id()
+    named = f"{call.environment.id} {once.key}".encode() + once.fingerprint
+    return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest()) % ID_MAX + 1
+
+
 def _is_truthy(raw: msgspec.Raw) -> bool:
     """Any JSON that is not false, 0, null or empty (contract 6.1, 14)."""
     return bytes(raw) not in {b"", b"null", b"false", b"0", b'""', b"[]", b"{}"}
 
 
-async def _open_with_card(call: Call, fields: dict[str, Any], token: str) -> Answer:
+async def _open_with_card(call: Call, fields: dict[str, Any], token: str, ask: PlanAsk | None) -> Answer:
     """Open an account whose card is given with it; where the bank refuses the card no account is left behind."""
-    once = call.idempotency()
-    account_id = call.engine.new_id()
-    if once is not None:
-        # The same request again must be the same account to the provider, or its own key would not fit.
-        named = f"{call.environment.id} {once.key}".encode() + once.fingerprint
-        account_id = int.from_bytes(hashlib.blake2b(named, digest_size=8).digest()) % ID_MAX + 1
+    account_id, once = _named_id(call), call.idempotency()
+    if ask is not None:
+        # What the company does not sell is said before anybody is asked about a card.
+        subscriptions.new_offer(call.environment, ask)
 
     async def nothing(_: Unit) -> None:
         return None
@@ -364,27 +443,40 @@ async def _open_with_card(call: Call, fields: dict[str, Any], token: str) -> Ans
     async def finish(_: None) -> Answer:
         async with call.engine.database.reading() as reader:
             known = await accounts.read_account(reader, call.environment.id, account_id)
+            begun = None if once is None else await payment_store.find_by_request(reader, account_id, once.key)
         if known is not None:
             # The same request got as far as this before its answer could be kept.
-            return Answer(200, shapes.wrapped(shapes.account(known, {}, _currency(call))))
+            return await _paid_for(call, account_id, begun)
         customer, given = await cards.give_first_card(
             call.engine, call.environment, account_id, token, name=fields["name"], email=fields["email"]
         )
-        opened = await cards.open_with_card(
-            call.engine,
-            call.environment,
-            lambda unit: service.open_account(
+        payments: list[Payment | None] = []
+
+        async def opening(unit: Unit) -> Account:
+            return await service.open_account(
                 call.engine, unit, call.environment, id=account_id, **{**fields, "stripe_id": customer}
-            ),
-            given,
-        )
-        return Answer(200, shapes.wrapped(shapes.account(opened, {}, _currency(call))))
+            )
+
+        async def then(unit: Unit) -> None:
+            if ask is not None:
+                payments.append((await _begin_plan(call, unit, account_id, ask, once)).payment)
+
+        await cards.open_with_card(call.engine, call.environment, opening, given, then)
+        return await _paid_for(call, account_id, payments[0] if payments else None)
 
     return await call.once_in_steps(Steps(nothing, nothing, finish, leaves_nothing=True))
 
 
-def _currency(call: Call) -> str:
-    return settings_of(call.environment.money).currency
+async def _paid_for(call: Call, account_id: int, payment: Payment | None) -> Answer:
+    """An account that was just opened, once the plan that it begins with is paid for."""
+    status = 200
+    if payment is not None:
+        driven = await payment_service.drive(call.engine, call.environment, account_id, payment.id, fence=0)
+        if driven.status in {"failed", "voided"}:
+            # The account has gone with it, so the key may be used again.
+            raise refused_payment(driven)
+        status = 202 if driven.is_open else 200
+    return Answer(status, shapes.wrapped(await shown_account(call, account_id)))
 
 
 async def list_accounts(call: Call) -> Answer:
@@ -401,7 +493,7 @@ async def list_accounts(call: Call) -> Answer:
         call,
         found,
         lambda account: (account.opened, account.id),
-        lambda account: shapes.account(account, owed.get(account.id, {}), _currency(call)),
+        lambda account: shapes.account(account, owed.get(account.id, {}), call.currency()),
     )
 
 
@@ -410,7 +502,7 @@ async def get_account(call: Call) -> Answer:
     account = await call.account()
     async with call.engine.database.reading() as reader:
         owed = await read_owed(reader, [account.id])
-    return Answer(200, shapes.wrapped(shapes.account(account, owed.get(account.id, {}), _currency(call))))
+    return Answer(200, shapes.wrapped(shapes.account(account, owed.get(account.id, {}), call.currency())))
 
 
 async def edit_account(call: Call) -> Answer:
@@ -437,7 +529,7 @@ async def edit_account(call: Call) -> Answer:
         edited = await service.edit_account(call.engine, unit, call.environment, account_id, changes)
         return edited, (await read_owed(unit, [account_id])).get(account_id, {})
 
-    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(*found, _currency(call))))
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.account(*found, call.currency())))
 
 
 async def list_balances(call: Call) -> Answer:
@@ -610,7 +702,7 @@ ROUTES: Final = (
         body=AccountIn,
         refusals=(
             *("not_supported_yet", "payment_failed", "gateway_refused", "gateway_not_configured"),
-            "gateway_unavailable",
+            *("gateway_unavailable", "payment_method_required", "insufficient_balance"),
         ),
         example=_ACCOUNT_EXAMPLE,
     ),

@@ -29,7 +29,7 @@ from tenuto.engine import Answer, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.store.database import Contended, Unavailable
 
-from . import accounts, cards, catalog, clock, invoices, pages, payments, refills, usage
+from . import account_plans, accounts, cards, catalog, clock, grants, invoices, pages, payments, plans, refills, usage
 from .auth import Callers
 from .body import BODY_MAX
 from .openapi import document
@@ -37,7 +37,8 @@ from .routes import Call, Route
 from .usage import error_body
 
 ROUTES: Final = (
-    *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *usage.ROUTES),
+    *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *plans.ROUTES, *usage.ROUTES),
+    *(*account_plans.ROUTES, *grants.ROUTES),
     *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES),
 )
 

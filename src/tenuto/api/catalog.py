@@ -1,4 +1,4 @@
-"""Event prices."""
+"""Event prices, of a company or agreed with one account."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def set_event_price(call: Call) -> Answer:
     given = call.decoded(EventPriceIn)
     kind = bodies.event_type(given.type, "type")
     denomination = bodies.token(given.denomination, "denomination", bodies.DENOMINATION_MAX)
-    match = _match(given.match)
+    match = match_of(given.match)
     terms = terms_of(given)
 
     async def verb(unit: Unit) -> Record:
@@ -114,7 +114,8 @@ async def set_event_price(call: Call) -> Answer:
     return await call.once(verb, lambda row: shapes.wrapped(shapes.event_price(row)))
 
 
-def _match(match: dict[str, Any]) -> dict[str, Any]:
+def match_of(match: dict[str, Any]) -> dict[str, Any]:
+    """The match in a body, each property judged in itself."""
     if len(match) > MATCH_MAX:
         raise invalid("match", f"holds at most {MATCH_MAX} properties.")
     for name, value in match.items():
@@ -177,6 +178,73 @@ async def delete_event_price(call: Call) -> Answer:
     return await call.once(verb, lambda row: shapes.wrapped(shapes.event_price(row)))
 
 
+async def agree_event_price(call: Call) -> Answer:
+    """A price that only this account has, in place of the one with its type, denomination and match."""
+    account_id = call.id("a", "account_id")
+    given = call.decoded(EventPriceIn)
+    kind = bodies.event_type(given.type, "type")
+    denomination = bodies.token(given.denomination, "denomination", bodies.DENOMINATION_MAX)
+    match = match_of(given.match)
+    terms = terms_of(given)
+
+    async def verb(unit: Unit) -> Record:
+        return await service.agree_event_price(
+            call.engine,
+            unit,
+            call.environment,
+            account_id,
+            kind=kind,
+            denomination=denomination,
+            match=match,
+            terms=terms,
+        )
+
+    return await call.once(verb, lambda row: shapes.wrapped(shapes.agreed_price(row)))
+
+
+async def list_agreed_prices(call: Call) -> Answer:
+    """The prices agreed with an account that are in force, each at its latest version."""
+    account = await call.account()
+    after = call.after(1)
+    filters = {name: str(value) for name, value in call.filters().items()}
+    async with call.engine.database.reading() as reader:
+        found = await catalog.list_overrides(
+            reader, account.id, limit=call.limit() + 1, after=None if after is None else after[0], filters=filters
+        )
+    return page_of(call, found, lambda row: (row["id"],), shapes.agreed_price)
+
+
+async def get_agreed_price(call: Call) -> Answer:
+    """One price agreed with an account at its latest version."""
+    account = await call.account()
+    async with call.engine.database.reading() as reader:
+        found = await catalog.read_override(reader, account.id, call.id("ep", "account_price_id"))
+    if found is None:
+        raise Refusal("not_found")
+    return Answer(200, shapes.wrapped(shapes.agreed_price(found)))
+
+
+async def change_agreed_price(call: Call) -> Answer:
+    """A new version of a price agreed with an account. What was priced before keeps its version."""
+    account_id, price_id = call.id("a", "account_id"), call.id("ep", "account_price_id")
+    terms = terms_of(call.decoded(EventPriceChange))
+
+    async def verb(unit: Unit) -> Record:
+        return await service.change_agreed_price(call.engine, unit, call.environment, account_id, price_id, terms)
+
+    return await call.once(verb, lambda row: shapes.wrapped(shapes.agreed_price(row)))
+
+
+async def end_agreed_price(call: Call) -> Answer:
+    """Take a price agreed with an account out of force; its plan's and the company's hold again."""
+    account_id, price_id = call.id("a", "account_id"), call.id("ep", "account_price_id")
+
+    async def verb(unit: Unit) -> Record:
+        return await service.end_agreed_price(call.engine, unit, call.environment, account_id, price_id)
+
+    return await call.once(verb, lambda row: shapes.wrapped(shapes.agreed_price(row)))
+
+
 _EXAMPLE: Final = {"type": "tokens_read", "denomination": "USD", "amount": "15", "per": 1000000}
 
 ROUTES: Final = (
@@ -235,6 +303,62 @@ ROUTES: Final = (
         "Delete an event price",
         "Event prices",
         shapes.EventPriceOut,
+        scope="catalog:write",
+    ),
+    Route(
+        "POST",
+        "/accounts/{account_id}/event_prices",
+        agree_event_price,
+        "Agree an event price with an account",
+        "Event prices",
+        shapes.AgreedPriceOut,
+        scope="catalog:write",
+        body=EventPriceIn,
+        refusals=("price_exists",),
+        example=_EXAMPLE,
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/event_prices",
+        list_agreed_prices,
+        "List the event prices agreed with an account",
+        "Event prices",
+        shapes.AgreedPriceOut,
+        scope="catalog:read",
+        query=(
+            *PAGING,
+            Param("type", "text", "Only prices of this event type."),
+            Param("denomination", "text", "Only prices in this denomination."),
+        ),
+        is_list=True,
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/event_prices/{account_price_id}",
+        get_agreed_price,
+        "Get an event price agreed with an account",
+        "Event prices",
+        shapes.AgreedPriceOut,
+        scope="catalog:read",
+    ),
+    Route(
+        "PUT",
+        "/accounts/{account_id}/event_prices/{account_price_id}",
+        change_agreed_price,
+        "Change an event price agreed with an account",
+        "Event prices",
+        shapes.AgreedPriceOut,
+        scope="catalog:write",
+        body=EventPriceChange,
+        example={"amount": "20"},
+    ),
+    Route(
+        "DELETE",
+        "/accounts/{account_id}/event_prices/{account_price_id}",
+        end_agreed_price,
+        "End an event price agreed with an account",
+        "Event prices",
+        shapes.AgreedPriceOut,
         scope="catalog:write",
     ),
 )

@@ -13,6 +13,7 @@ from tenuto.core.catalog import MATCH_MAX, PER_MAX, TIERS_MAX
 from tenuto.core.event import EVENTS_MAX
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
+from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX
 
 from .routes import LIMIT_MAX, Param, Route
 from .usage import CloudEvent, record_events
@@ -40,6 +41,8 @@ _PATTERNS: Final = {
     "account_id": "^a_[0-9a-z]{8}$",
     "event_id": "^e_[0-9a-z]{18}$",
     "price_id": "^ep_[0-9a-z]{8}$",
+    "account_price_id": "^ep_[0-9a-z]{8}$",
+    "plan_id": "^p_[0-9a-z]{8}$",
     "key_id": "^k_[0-9a-z]{8}$",
     "invoice_id": "^inv_[0-9a-z]{18}$",
     "card_id": "^card_[0-9a-z]{18}$",
@@ -69,6 +72,7 @@ _RATE: Final = {
 _STATES: Final = {"enum": ["complete", "completed", "pending", "cancelled", "canceled"]}
 _LATER: Final = {"description": "Comes with plans, which are not served yet."}
 _ABOVE_ZERO: Final = {"minimum": 1, "maximum": AMOUNT_MAX}
+_COUNT: Final[Mapping[str, Mapping[str, Any]]] = {"integer": _WHOLE, "string": {"pattern": "^[0-9]{1,16}$"}}
 _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "type": {"string": {"pattern": r"^\S{1,128}$"}},
     "quantity": {
@@ -162,6 +166,28 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "password": {"string": {"minLength": 12, "maxLength": 1024, "format": "password"}},
     "stripe_id": {"string": {"pattern": "^[!-~]{1,255}$"}},
     "reason": {"string": {"minLength": 1, "maxLength": 500}},
+    "RenewalIn.amount": {"integer": _WHOLE},
+    "PlanBalanceIn.amount": _COUNT,
+    "ListedBalanceIn.amount": _COUNT,
+    "auto_refill_amount": _COUNT,
+    "auto_refill_threshold": _COUNT,
+    "auto_refill_charge_amount": _COUNT,
+    "variable_amount_cost": {"integer": _WHOLE},
+    "overage_charge_amount": {"": _PRICE},
+    "overage_charge_per": {"integer": {"minimum": 1, "maximum": PER_MAX}},
+    "overage_charge_denomination": {"string": _UNIT},
+    "renewal_denomination": {"string": _UNIT},
+    "charge_denomination": {"string": _UNIT},
+    "charge_amount": {"integer": _WHOLE},
+    "setup_fee": {"integer": _WHOLE},
+    "minimum_spend": {"integer": _WHOLE},
+    "spend_cap": {"integer": _WHOLE},
+    "trial_days": {"integer": {"minimum": 0, "maximum": TRIAL_DAYS_MAX}},
+    "threshold_alert_percentage": {"integer": {"minimum": 0, "maximum": PERCENT_MAX}},
+    "code": {"string": {"pattern": "^[!-~]{1,64}$"}},
+    "balances": {"array": {"minItems": 1, "maxItems": BALANCES_MAX}, "object": {"maxProperties": BALANCES_MAX}},
+    "flags": {"object": {"maxProperties": FLAGS_MAX}},
+    "event_prices": {"array": {"maxItems": EVENT_PRICES_MAX}},
     "plan_id": {"": _LATER},
     "plan_variable_amounts": {"": _LATER},
     "enable_card_collector": {"": {"description": "True (or 1) gives the account a `card_collector_url`."}},

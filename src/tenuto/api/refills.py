@@ -15,12 +15,15 @@ from tenuto.core.refill import Refill, change, new_refill
 from tenuto.engine import Answer, Once
 from tenuto.service import payments as service
 from tenuto.service import refills
+from tenuto.service import subscriptions as plans
 from tenuto.service.idempotency import Steps
+from tenuto.service.subscriptions import ModifyAsk
 from tenuto.store import payments as store
 from tenuto.store import records
 from tenuto.store import refills as refill_store
 from tenuto.store.accounts import Account
 from tenuto.store.database import Unit
+from tenuto.store.ledger import lock_accounts
 
 from . import body as bodies
 from . import shapes
@@ -43,6 +46,15 @@ class DepositPreviewOut(shapes.Shape):
     currency: str
     amount_to_deposit: int
     denomination: str
+
+
+class ModifiedOut(shapes.Shape):
+    """A balance after it was modified in the middle of a month, what that charged, and what it gave back."""
+
+    balance: shapes.BalanceOut | None
+    charged: int
+    credit: int
+    next_periodic_refill: str | None
 
 
 class DepositIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,7 +84,7 @@ class RefillIn(msgspec.Struct, forbid_unknown_fields=True):
 # --- deposits ---------------------------------------------------------------------------------------------------------
 
 
-async def _denomination(call: Call, account_id: int, given: str | None) -> str:
+async def the_denomination(call: Call, account_id: int, given: str | None) -> str:
     """The balance that is meant: the one named, else the account's only one that is no money (contract 6.1, 18)."""
     if "denomination" in call.params:
         named = call.denomination()
@@ -119,7 +131,7 @@ async def deposit(call: Call) -> Answer:
     account = await call.account()
     units = bodies.whole(given.amount_to_deposit, "amount_to_deposit", least=1)
     charge = bodies.whole(given.amount_to_charge, "amount_to_charge")
-    denomination = await _denomination(call, account.id, given.denomination)
+    denomination = await the_denomination(call, account.id, given.denomination)
     if given.charge_against_denomination is not None:
         return await _deposit_from_balance(call, account.id, denomination, given, units, charge)
     currency = _currency(call, given.currency)
@@ -234,7 +246,7 @@ async def set_refill(call: Call) -> Answer:
     """Set how a balance is refilled. A first monthly refill is charged at once, and nothing is set if that fails."""
     given = call.decoded(RefillIn)
     account = await call.account()
-    denomination = await _denomination(call, account.id, given.denomination)
+    denomination = await the_denomination(call, account.id, given.denomination)
     changes = _refill_changes(call, given, denomination)
     if given.preview:
         return await _preview_refill(call, account.id, denomination, changes)
@@ -299,6 +311,86 @@ async def _preview_refill(call: Call, account_id: int, denomination: str, change
     )
 
 
+async def schedule_refill(call: Call) -> Answer:
+    """Set a refill, or of what a plan fills: another amount for another price from the next renewal on."""
+    given = call.decoded(RefillIn)
+    if given.amount is None or given.usd_charge is None or given.threshold is not msgspec.UNSET:
+        return await set_refill(call)
+    account = await call.account()
+    ask = ModifyAsk(
+        await the_denomination(call, account.id, given.denomination),
+        bodies.whole(given.amount, "amount"),
+        bodies.whole(given.usd_charge, "usd_charge"),
+    )
+    async with call.engine.database.reading() as reader:
+        offer = await plans.modified_offer(call.engine, reader, call.environment, account.id, ask, keeps=False)
+    if offer is None:
+        return await set_refill(call)
+    if given.preview:
+        return _previewed(0, offer.terms.denomination, 0, ask.denomination)
+
+    async def verb(unit: Unit) -> records.BalanceRow:
+        if await plans.schedule_amount(call.engine, unit, call.environment, account.id, ask) is None:
+            raise Refusal("no_plan")
+        return await balance_in(call, unit, account.id, ask.denomination)
+
+    return await call.once(verb, lambda found: shapes.wrapped(shapes.balance(found)))
+
+
+async def modify_refill(call: Call, account: Account, ask: ModifyAsk, *, is_preview: bool) -> Answer:
+    """More of a monthly refill now, for the price less what is left of the last one (contract 3.3)."""
+    engine, environment, once = call.engine, call.environment, call.idempotency()
+    if is_preview:
+        async with engine.database.reading() as reader:
+            change = await refills.modified(reader, environment, account.id, ask.denomination, ask.amount, ask.charge)
+        _refuse_modified(change)
+        return _previewed(change.charge, change.refill.charge_denomination, ask.amount, ask.denomination)
+
+    async def begin(unit: Unit) -> tuple[refills.Modified | None, Payment | None]:
+        await lock_accounts(unit, [account.id])
+        change = await refills.modified(unit, environment, account.id, ask.denomination, ask.amount, ask.charge)
+        _refuse_modified(change)
+        if change.refill.source == "balance" or not change.charge:
+            await refills.modify_at_once(engine, unit, environment, account.id, change)
+            return change, None
+        wanted = service.Deposit(ask.denomination, ask.amount, change.charge, change.refill.charge_denomination)
+        begun = await service.begin_deposit(
+            engine, unit, environment, account.id, wanted, once, starts=change.refill, cancels=change.cancels
+        )
+        return change, begun
+
+    async def resume(unit: Unit) -> tuple[refills.Modified | None, Payment | None]:
+        found = None if once is None else await store.find_by_request(unit, account.id, once.key)
+        if found is None:
+            raise Refusal("request_in_progress")
+        return None, found
+
+    async def finish(begun: tuple[refills.Modified | None, Payment | None]) -> Answer:
+        change, payment = begun
+        status, charged, credit = 200, 0, 0 if change is None else change.credit
+        if payment is not None:
+            driven = await service.drive(engine, environment, account.id, payment.id, fence=0)
+            if driven.status == "failed":
+                return refused_answer(call, driven)
+            status, charged, credit = 202 if driven.is_open else 200, driven.amount, ask.charge - driven.amount
+        elif change is not None:
+            charged = change.charge
+        return Answer(status, shapes.wrapped(await modified(call, account.id, ask.denomination, charged, credit)))
+
+    return await call.once_in_steps(Steps(begin, resume, finish))
+
+
+def _refuse_modified(change: refills.Modified) -> None:
+    if change.refill.source == "card" and change.charge:
+        service.refuse_uncharged(change.charge, change.refill.charge_denomination, "usd_charge")
+
+
+async def modified(call: Call, account_id: int, denomination: str, charged: int, credit: int) -> ModifiedOut:
+    """The answer to a change in the middle of a month (contract 2.2)."""
+    balance = await _shown_balance(call, account_id, denomination)
+    return ModifiedOut(balance, charged, credit, None if balance is None else balance.next_periodic_refill)
+
+
 async def end_refill(call: Call) -> Answer:
     """End the refills of a balance at once."""
     return await _balance_after(call, refills.end_refill)
@@ -354,7 +446,7 @@ ROUTES: Final = (
         Route(
             "PUT",
             path,
-            set_refill,
+            schedule_refill,
             "Set how a balance is refilled",
             "Refills",
             shapes.BalanceOut | DepositPreviewOut,

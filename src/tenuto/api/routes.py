@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from tenuto.core.identifiers import read, read_of_account, spell
+from tenuto.core.invoice import settings_of
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer, Engine, Once, microseconds
 from tenuto.service.idempotency import Steps, run_in_steps, run_once
@@ -107,6 +108,10 @@ class Call:
     def environment(self) -> Environment:
         """The environment of the caller's key."""
         return self.caller.environment
+
+    def currency(self) -> str:
+        """The company's own currency."""
+        return settings_of(self.environment.money).currency
 
     def decoded(self, kind: type[Body]) -> Body:
         """The body as one of our shapes."""

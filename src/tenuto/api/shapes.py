@@ -14,7 +14,7 @@ from tenuto.core.invoice import InvoiceSettings, settings_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import Exact, exact_text, fraction_text, parse_fraction, residue_text
 from tenuto.core.payment import RefillCaps
-from tenuto.store.accounts import Account, Environment, Key
+from tenuto.store.accounts import Account, AccountPlan, Environment, Key
 from tenuto.store.catalog import terms_of_row
 from tenuto.store.database import Record
 from tenuto.store.records import BalanceRow
@@ -276,6 +276,12 @@ class EventPriceOut(Shape):
     created_at: str | None
 
 
+class AgreedPriceOut(EventPriceOut):
+    """A price agreed with one account, at its latest version."""
+
+    account_id: str
+
+
 class LineOut(Shape):
     """One explained part of a cost: ``units`` at ``unit_cost`` each make ``exact``."""
 
@@ -285,8 +291,17 @@ class LineOut(Shape):
     exact: str
 
 
+class OverageOut(Shape):
+    """What was not there on the balance of ``denomination``: ``units`` at ``unit_cost`` each, by ``plan_id``."""
+
+    denomination: str
+    units: str
+    unit_cost: str
+    plan_id: str | None
+
+
 class ChargeExplainedOut(Shape):
-    """Why an event moved one balance by what it did."""
+    """Why an event moved one balance by what it did; for ``overage`` where another balance did not cover it."""
 
     denomination: str
     exact: str
@@ -295,6 +310,7 @@ class ChargeExplainedOut(Shape):
     residue_after: str | None
     amount: int
     price: EventPriceOut | None
+    overage: OverageOut | None
     transaction: TransactionOut | None
 
 
@@ -390,22 +406,23 @@ def key_fields(key: Key, *, live: bool) -> dict[str, Any]:
 def account(found: Account, owed: Mapping[str, int] | None = None, currency: str = "USD") -> AccountOut:
     """An account, with what its open invoices still wait for, by currency; ``currency`` is the company's.
 
-    What plans and cards will fill in says so by null, NONE or false.
+    An account that never was on a plan says so by null and NONE.
     """
+    plan = found.plan
     return AccountOut(
         id=spell("a", found.id),
         name=found.name,
         email=found.email,
         company_id=spell("c", found.company_id),
-        plan_id=None,
-        plan_renewal_cadence=None,
+        plan_id=None if plan is None else spell("p", plan.plan_id),
+        plan_renewal_cadence=None if plan is None else plan.cadence,
         billing_address_id=None,
         stripe_id=found.stripe_id,
         metadata=raw(found.metadata),
-        last_plan_renewal=None,
-        next_plan_renewal=None,
-        plan_status="NONE",
-        flags=[],
+        last_plan_renewal=None if plan is None else spelled(plan.renewed_at),
+        next_plan_renewal=None if plan is None else _next_renewal(plan),
+        plan_status="NONE" if plan is None else plan.status.upper(),
+        flags=[] if plan is None or plan.status in {"pending_card", "cancelled"} else _flags(plan),
         credit_limit=found.credit_limit,
         owed_balance=(owed or {}).get(currency, 0),
         owed_balances=dict(owed or {}),
@@ -418,9 +435,30 @@ def account(found: Account, owed: Mapping[str, int] | None = None, currency: str
     )
 
 
+def _next_renewal(plan: AccountPlan) -> str | None:
+    is_renewing = plan.status in {"trialing", "active"} and not plan.cancels_at_end
+    return spelled(plan.period_end) if is_renewing else None
+
+
+def _flags(plan: AccountPlan) -> list[dict[str, Any]]:
+    """The flags that a plan gives: on or off, or a limit (contract 3.10)."""
+    return [
+        {
+            "name": name,
+            "type": "binary" if isinstance(value, bool) else "limit",
+            "enabled": bool(value) if isinstance(value, bool) else True,
+            "value": value,
+            "source": "plan",
+            "updated_at": spelled(plan.changed_at),
+        }
+        for name, value in sorted(plan.flags.items())
+    ]
+
+
 def balance(row: BalanceRow) -> BalanceOut:
-    """A balance as it stands."""
-    refill = row.refill
+    """A balance as it stands. Its refill of every month is shown before what its plan includes again and again."""
+    refill, plan = row.refill, row.plan
+    periodic = plan if plan is not None and (refill is None or not refill.is_monthly) else refill
     return BalanceOut(
         account_id=spell("a", row.account_id),
         denomination=row.denomination,
@@ -430,16 +468,16 @@ def balance(row: BalanceRow) -> BalanceOut:
         residue=residue_text(row.residue),
         residue_fraction=fraction_text(row.residue),
         credit_limit=row.credit_limit,
-        last_periodic_refill=spelled(refill.last_at) if refill is not None else None,
-        next_periodic_refill=spelled(refill.next_at) if refill is not None else None,
+        last_periodic_refill=spelled(periodic.last_at) if periodic is not None else None,
+        next_periodic_refill=spelled(periodic.next_at) if periodic is not None else None,
         threshold=refill.threshold if refill is not None else None,
         refill_amount=refill.amount if refill is not None else None,
         usd_charge=refill.charge_amount if refill is not None else None,
         charge_denomination=refill.charge_denomination if refill is not None else None,
         refill_monthly=refill is not None and refill.is_monthly,
         refill_parked=refill.parked_code if refill is not None else None,
-        managed_by_plan_id=None,
-        plan_variable_amount=None,
+        managed_by_plan_id=spell("p", plan.id) if plan is not None else None,
+        plan_variable_amount=plan.variable_units if plan is not None else None,
         created_at=spelled(row.created_at),
         updated_at=spelled(row.updated_at),
     )
@@ -480,7 +518,9 @@ class EventWriter:
         )
         if len(charges) > 1:
             out.costs = [_cost(charge) for charge in charges]
-            out.balances = [self._balance(event, charge) for charge in charges]
+            # Usage and overage may have moved one balance both: it is shown once.
+            seen = {charge.denomination: charge for charge in charges}
+            out.balances = [self._balance(event, charge) for charge in seen.values()]
         if dry_run:
             out.dry_run = True
         return out
@@ -641,6 +681,12 @@ def price_shape(row: Record, price_id: int, version: int, terms: Mapping[str, An
         effective_at=spelled(row["effective_at"]),
         created_at=spelled(row["created_at"]),
     )
+
+
+def agreed_price(row: Record) -> AgreedPriceOut:
+    """A price agreed with an account at its latest version."""
+    price = msgspec.structs.asdict(event_price(row))
+    return AgreedPriceOut(**price, account_id=spell("a", row["account_id"]))
 
 
 def line(what: str, units: Exact, unit: Exact, exact: Exact) -> LineOut:

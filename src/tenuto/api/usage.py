@@ -8,19 +8,18 @@ from typing import Any, Final
 
 import msgspec
 
-from tenuto.core.event import EVENTS_MAX, Charge, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
+from tenuto.core.event import EVENTS_MAX, Decision, Event, GatedEvent, Settlement, State, UsageEvent, as_of
 from tenuto.core.identifiers import read_of_account
-from tenuto.core.money import Exact, exact, exact_text, fraction_text, minus, plus
+from tenuto.core.money import Exact, exact
 from tenuto.core.outcomes import Refusal, invalid
-from tenuto.core.rating import EMPTY, Counter, rate
 from tenuto.engine import Answer
 from tenuto.lanes import Overloaded
 from tenuto.service.usage import Ending, UsageRequest
-from tenuto.store import catalog, records
-from tenuto.store.database import Reader
+from tenuto.store import records
 
 from . import body as bodies
 from . import shapes
+from .explain import explanation
 from .routes import PAGING, Call, Param, Route
 
 
@@ -482,87 +481,7 @@ async def get_balance(call: Call) -> Answer:
 
 async def explain_event(call: Call) -> Answer:
     """Why an event cost what it did: price version, lines, residue before and after, transaction."""
-    event = await _event(call)
-    async with call.engine.database.reading() as reader:
-        later = await records.read_posting(reader, event) if event.state == "complete" else []
-        charges = [await _explained(call, reader, event, charge, later) for charge in event.charges]
-    first = charges[0] if charges else None
-    out = shapes.ExplanationOut(
-        event=msgspec.Raw(shapes.encode(shapes.EventWriter().event(event))),
-        sentence=_sentence(event, first),
-        price=first.price if first else None,
-        lines=first.lines if first else [],
-        exact=first.exact if first else None,
-        amount=first.amount if first else None,
-        denomination=first.denomination if first else None,
-        residue_before=first.residue_before if first else None,
-        residue_after=first.residue_after if first else None,
-        transaction=first.transaction if first else None,
-        charges=charges,
-    )
-    return Answer(200, shapes.wrapped(out))
-
-
-def _sentence(event: Event, charge: shapes.ChargeExplainedOut | None) -> str:
-    if charge is None:
-        return f"No price covers events of type {event.type}: it was recorded and costs nothing."
-    by = "its own override" if charge.price is None else f"version {charge.price.version} of price {charge.price.id}"
-    cost = f"{event.quantity} x {event.type} cost exactly {charge.exact} {charge.denomination} by {by}"
-    match event.state:
-        case "pending":
-            return f"{cost}; {charge.amount} are held until it is settled."
-        case "cancelled":
-            return f"{cost}; it was cancelled ({event.reason}) and costs nothing."
-        case _:
-            return (
-                f"{cost}; with the residue of {charge.residue_before} before it that moves {charge.amount} whole and"
-                f" carries {charge.residue_after} on."
-            )
-
-
-async def _explained(
-    call: Call, reader: Reader, event: Event, charge: Charge, later: Sequence[Event]
-) -> shapes.ChargeExplainedOut:
-    version = call.environment.terms.versions.get(charge.price_version_id or -1)
-    price = None
-    if version is not None:
-        row = await catalog.read_version(reader, call.environment.id, version.id)
-        price = (
-            None
-            if row is None
-            else shapes.price_shape(row, version.price_id, version.number, catalog.terms_of_row(row))
-        )
-    transaction = None
-    if charge.transaction_seq is not None:
-        row = await records.read_transaction(reader, event.account_id, charge.denomination, charge.transaction_seq)
-        transaction = None if row is None else shapes.transaction(row)
-    before: str | None = None
-    after: str | None = None
-    if event.state == "complete":
-        rest = charge.residue
-        for other in later:
-            for beside in other.charges:
-                if beside.denomination == charge.denomination:
-                    rest = plus(minus(rest, beside.cost), Exact(beside.amount, 1))
-        after = fraction_text(rest)
-        before = fraction_text(plus(minus(rest, charge.cost), Exact(charge.amount, 1)))
-    counter = EMPTY if charge.prior is None else Counter(charge.prior.units, charge.prior.billed)
-    lines = [shapes.line("override", _ONE, charge.cost, charge.cost)]
-    if version is not None:
-        rated = rate(version, exact(event.quantity), counter)
-        lines = [shapes.line(*line) for line in rated.lines]
-        if rated.cost != charge.cost and minus(rated.cost, charge.cost).numerator != 0:
-            lines.append(shapes.line("override", _ONE, charge.cost, minus(charge.cost, rated.cost)))
-    return shapes.ChargeExplainedOut(
-        denomination=charge.denomination,
-        exact=exact_text(charge.cost),
-        lines=lines,
-        residue_before=before,
-        residue_after=after,
-        amount=charge.amount,
-        price=price,
-        transaction=transaction,
-    )
+    return Answer(200, shapes.wrapped(await explanation(call, await _event(call))))
 
 
 _EVENT_FILTERS: Final = (

@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
+from .cards import maximum, minimum, to_stripe
 from .event import AccountState
 from .grant import CREDIT_PRIORITY, PLAN_PRIORITY, Grant, Purse, burned_down, closed, opened, taken_from
 from .ledger import EXPIRY_BOOK, GRANT_BOOK, PLAN_BOOK, PRORATION_BOOK, Balance, Transaction, move, open_balance
-from .money import Exact, allocate
+from .money import Exact, allocate, is_fiat
+from .outcomes import Refusal
 from .plan import PlanTerms
 from .refill import Refill, new_refill
 from .subscription import NEW_PERIOD, SOLD, Around, Period, Step, Subscription
@@ -36,6 +38,9 @@ _SAID: Final[Mapping[str, str]] = {
     "modify": "changed",
     "cancel": "ended",
 }
+
+
+Way = Literal["none", "card", "balance"]
 
 
 class Effect(NamedTuple):
@@ -129,6 +134,48 @@ def expired(
         cause_id=tick,
     )
     return after, gone, made
+
+
+def way_of(step: Step, around: Around, *, has_card: bool, limit: int) -> Way:
+    """How the charge of a step is paid: by card, from the balance it is charged to, or not now.
+
+    ``none``: nothing is due, an invoice will ask for it, or it is less than a card can be charged and is carried as
+    owed (design 11, Captures). ``limit`` is how far that balance may go below zero. Raises Refusal
+    ``payment_method_required``, ``amount_not_chargeable``, ``insufficient_balance`` or ``credit_limit_reached``.
+    """
+    charge, name = step.charge, step.denomination
+    if not charge or around.by_invoice:
+        return "none"
+    balance = around.state.balances.get(name) or open_balance(name)
+    required = charge + (balance.residue.numerator > 0)
+    if is_fiat(name):
+        if charge < minimum(name):
+            return "none"
+        if has_card:
+            if charge > maximum(name):
+                raise Refusal("amount_not_chargeable", minimum=minimum(name), maximum=maximum(name))
+            return "card"
+        if required > balance.available:
+            raise Refusal("payment_method_required")
+        return "balance"
+    room = balance.available + limit
+    if required > room:
+        raise Refusal(
+            "credit_limit_reached" if limit > 0 else "insufficient_balance",
+            denomination=name,
+            available=balance.available,
+            pending=balance.pending,
+            required=required,
+            shortfall=required - room,
+        )
+    return "balance"
+
+
+def on_card(charge: int, currency: str) -> int:
+    """The charge as a card can be asked for it: rounded up, and the difference stays on the balance (bar R-5)."""
+    while to_stripe(charge, currency) is None:
+        charge += 1
+    return charge
 
 
 def plan_refills(

@@ -310,14 +310,14 @@ def late(step: Step, around: Around) -> Step:
         refill_at=refill_at,
     )
     fresh = replace(fresh, renewed_at=around.at, next_at=next_of(fresh))
-    until = refill_at or end
+    assert around.terms is not None
     return replace(
         step,
         at=around.at,
-        period=replace(period, start_at=around.at, end_at=end),
+        cancelled=ending(around, around.terms, rolls_over=True).cancelled,
+        period=replace(period, start_at=around.at, end_at=end, spent_before=around.purse(step.denomination).spent),
         subscription=fresh,
-        until_at=until,
-        closes=None if step.closes is None else replace(step.closes, ended_at=step.closes.end_at),
+        until_at=refill_at or end,
     )
 
 

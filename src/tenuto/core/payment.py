@@ -21,14 +21,23 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from .event import AccountState
-from .ledger import DEPOSIT_BOOK, PAYMENT_BOOK, REFILL_BOOK, Balance, Transaction, move, open_balance
+from .ledger import DEPOSIT_BOOK, EXPIRY_BOOK, PAYMENT_BOOK, REFILL_BOOK, Balance, Transaction, move, open_balance
 from .outcomes import Refusal
 
 Status = Literal[
     "intended", "created", "confirming", "processing", "succeeded", "failed", "skipped", "voiding", "voided"
 ]
 Method = Literal["card", "balance", "out_of_band"]
-PaymentReason = Literal["deposit", "refill", "threshold_refill", "refill_start", "invoice"]
+PaymentReason = Literal[
+    "deposit",
+    "refill",
+    "threshold_refill",
+    "refill_start",
+    "invoice",
+    "plan_start",
+    "plan_renewal",
+    "plan_change",
+]
 Action = Literal["create", "confirm", "inspect", "cancel", "wait", "none"]
 
 RETRIES: Final = (timedelta(hours=1), timedelta(hours=24))
@@ -61,6 +70,12 @@ PROCESSING: Final = timedelta(seconds=30)
 PROCESSING_MAX: Final = timedelta(hours=6)
 LEASE: Final = timedelta(seconds=60)
 """How long a worker may take for one step before another may take the payment over."""
+
+AWAITED: Final = frozenset({"deposit", "refill_start", "plan_start", "plan_change"})
+"""Reasons for which somebody waits while the card is asked."""
+
+FOR_PLANS: Final = frozenset({"plan_start", "plan_renewal", "plan_change"})
+"""Reasons that carry a step of a plan, which is done when the money is there."""
 
 OPEN: Final = frozenset({"intended", "created", "confirming", "processing", "voiding"})
 """Statuses in which something is still to be done."""
@@ -205,8 +220,8 @@ def _declined(payment: Payment, code: str, message: str, now: datetime) -> Payme
         return payment._replace(status="created", next_attempt_at=payment.next_attempt_at or now)
     declines = payment.declines + 1
     told = payment._replace(declines=declines, code=code, message=message)
-    if code in HARD_DECLINES or declines > len(RETRIES) or payment.reason in {"deposit", "refill_start"}:
-        # Somebody waits for a deposit's answer; to try it again is theirs to decide.
+    if code in HARD_DECLINES or declines > len(RETRIES) or payment.reason in AWAITED:
+        # Somebody waits for its answer; to try it again is theirs to decide.
         return told._replace(status="failed", next_attempt_at=None, finished_at=now)
     return told._replace(status="created", next_attempt_at=now + RETRIES[declines - 1])
 
@@ -240,7 +255,8 @@ def failed(payment: Payment, code: str, message: str, *, now: datetime) -> Payme
 
 def retried(payment: Payment, *, now: datetime) -> Payment:
     """Try a failed or skipped payment again, on the same intent. Raises Refusal ``payment_not_retryable``."""
-    if payment.status not in {"failed", "skipped"} and not (payment.status == "created" and payment.declines):
+    is_over = payment.status in {"failed", "skipped"} and payment.reason not in {"plan_start", "plan_change"}
+    if not is_over and not (payment.status == "created" and payment.declines):
         raise Refusal("payment_not_retryable", status=shown_status(payment))
     status: Status = "created" if payment.intent_id else "intended"
     return payment._replace(status=status, declines=0, next_attempt_at=now, finished_at=None)
@@ -266,6 +282,9 @@ _CREDITS: Final[Mapping[PaymentReason, tuple[str, str]]] = {
     "refill_start": (REFILL_BOOK, "REFILL"),
     "threshold_refill": (REFILL_BOOK, "THRESHOLD_REFILL"),
     "invoice": (PAYMENT_BOOK, "PAYMENT"),
+    "plan_start": (PAYMENT_BOOK, "PAYMENT"),
+    "plan_renewal": (PAYMENT_BOOK, "PAYMENT"),
+    "plan_change": (PAYMENT_BOOK, "PAYMENT"),
 }
 
 
@@ -279,6 +298,26 @@ def paid_in(state: AccountState, payment: Payment, *, id: int, now: datetime) ->
         book=book,
         type=kind,
         description=payment.description,
+        now=now,
+        cause_id=payment.id,
+    )
+
+
+def credited(
+    state: AccountState, payment: Payment, *, id: int, now: datetime
+) -> tuple[tuple[Balance, Transaction], ...]:
+    """The same, with the end of what is left of the refill that it takes the place of (contract 3.3), if of any."""
+    came = paid_in(state, payment, id=id, now=now)
+    ended: int = (payment.settings or {}).get("cancelled", 0)
+    if not ended:
+        return (came,)
+    return came, move(
+        came[0],
+        -ended,
+        id=id + 1,
+        book=EXPIRY_BOOK,
+        type="CANCEL_REMAINING",
+        description="What was left of the last refill",
         now=now,
         cause_id=payment.id,
     )

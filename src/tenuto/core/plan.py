@@ -264,6 +264,8 @@ def _refuse_sums(terms: PlanTerms) -> None:
     _refuse_uncharged(terms.setup_fee, terms.denomination, "setup_fee")
     for amount in terms.renewals.values():
         _refuse_uncharged(terms.setup_fee + amount, terms.denomination, "setup_fee")
+    if terms.trial_days and set(terms.renewals) == {"ONE_OFF"}:
+        raise invalid("trial_days", "come before a period that renews; what is sold ONE_OFF has none.")
     if terms.minimum_spend and "ONE_OFF" in terms.renewals:
         raise invalid("minimum_spend", "needs periods that end; what is sold ONE_OFF has none.")
     if terms.minimum_spend and terms.spend_cap is not None and terms.minimum_spend > terms.spend_cap:

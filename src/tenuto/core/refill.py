@@ -21,7 +21,16 @@ from datetime import datetime, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
 from .event import AccountState
-from .ledger import DEPOSIT_BOOK, REFILL_BOOK, Balance, Transaction, move, open_balance
+from .ledger import (
+    DEPOSIT_BOOK,
+    EXPIRY_BOOK,
+    PRORATION_BOOK,
+    REFILL_BOOK,
+    Balance,
+    Transaction,
+    move,
+    open_balance,
+)
 from .outcomes import Refusal
 from .payment import RETRIES, Payment, paid_in
 from .period import monthly
@@ -185,6 +194,31 @@ def funded(
         cause_id=payment.id,
     )
     return paid, filled_up
+
+
+def given_back(
+    state: AccountState, payment: Payment, cancels: int, remainder: int, *, id: int, now: datetime
+) -> tuple[tuple[Balance, Transaction], ...]:
+    """What is left of the last refill ends, and what its worth is above the new price stands on the money's balance."""
+    moves: list[tuple[Balance, Transaction]] = []
+    for name, amount, book, kind, said in (
+        (payment.denomination, -cancels, EXPIRY_BOOK, "CANCEL_REMAINING", "What was left of the last refill"),
+        (payment.currency, remainder, PRORATION_BOOK, "PLAN_CHANGE", "Worth of the last refill above the new price"),
+    ):
+        if amount:
+            balance = state.balances.get(name) or open_balance(name)
+            made = move(
+                balance,
+                amount,
+                id=id + len(moves),
+                book=book,
+                type=kind,
+                description=said,
+                now=now,
+                cause_id=payment.id,
+            )
+            moves.append(made)
+    return tuple(moves)
 
 
 class Changed(NamedTuple):

@@ -116,6 +116,7 @@ class Step:
     ``charge`` is to be paid in ``denomination`` now; ``credit`` is given back of the old period, ``credit_used`` is
     what is taken of earlier credit. ``cancelled`` and ``granted`` are units by denomination; the grants ``ends`` are
     over, new ones are for a time until ``until_at``. ``period`` is the one that begins, or the running one as changed.
+    ``tick``: the account's when it was worked out at once; what has a larger id came later. None: its date says so.
     """
 
     kind: StepKind
@@ -133,6 +134,7 @@ class Step:
     until_at: datetime | None = None
     period: Period | None = None
     closes: Period | None = None
+    tick: int | None = None
 
     @property
     def is_now(self) -> bool:
@@ -187,6 +189,13 @@ class Around(NamedTuple):
 
 NEW_PERIOD: Final = -1
 """The id of a period that gets its own when the step is carried out."""
+
+
+def basis_of(subscription: Subscription | None) -> str:
+    """What a step was worked out on: where it says otherwise when the money is there, something else came between."""
+    if subscription is None or not subscription.is_running:
+        return ""
+    return f"{subscription.period_id}/{subscription.version_id}/{subscription.override_id}/{subscription.number}"
 
 
 def due(anchor: datetime, number: int, cadence: Cadence, zone: tzinfo) -> datetime | None:

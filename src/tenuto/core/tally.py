@@ -272,23 +272,23 @@ class Book:
 
     # --- what was taken before
 
-    def settle(self, charge: Charge, event_id: int, quantity: Exact) -> Charge:
-        """Post what a hold came to; its counter has been put right before."""
+    def settle(self, charge: Charge, whole: Exact, event_id: int, quantity: Exact) -> Charge:
+        """Post what a hold came to, ``whole`` with what overflowed; its counter has been put right before."""
         if charge.overage is not None:
             return charge._replace(amount=self._spill(charge.denomination, charge.cost, event_id, charge.overage))
         version = self.version(charge.price_version_id)
-        moved = self._move(charge.denomination, charge.cost, event_id, _unit_cost(version, charge.cost, quantity))
+        moved = self._move(charge.denomination, charge.cost, event_id, _unit_cost(version, whole, quantity))
         if version is not None and version.max_value_billing and charge.prior and charge.prior.counted.numerator > 0:
             self._raise(charge.denomination, (version.price_id, charge.prior.period), quantity)
         return charge._replace(amount=moved)
 
-    def reverse(self, charge: Charge, event_id: int, quantity: Exact) -> None:
-        """Post the exact opposite of what an event had cost."""
+    def reverse(self, charge: Charge, whole: Exact, event_id: int, quantity: Exact) -> None:
+        """Post the exact opposite of what an event had cost, ``whole`` with what overflowed."""
         cost = minus(ZERO, charge.cost)
         if charge.overage is not None:
             self._spill(charge.denomination, cost, event_id, charge.overage)
         else:
-            unit = _unit_cost(self.version(charge.price_version_id), charge.cost, quantity)
+            unit = _unit_cost(self.version(charge.price_version_id), whole, quantity)
             self._move(charge.denomination, cost, event_id, unit)
         self.tallies[charge.denomination].type = "REVERSAL"
 

@@ -133,9 +133,10 @@ def finish_event(
     charges: list[Charge] = []
     settled = _settled(event, settlement, book)
     for before, after in zip(event.charges, settled, strict=True):
+        whole = whole_cost(settled, after)
         book.release(before)
-        book.uncount(before, whole_cost(event.charges, before), after.prior, whole_cost(settled, after))
-        charges.append(book.settle(after, event.id, quantity) if settlement.state == "complete" else after)
+        book.uncount(before, whole_cost(event.charges, before), after.prior, whole)
+        charges.append(book.settle(after, whole, event.id, quantity) if settlement.state == "complete" else after)
     return _end(
         state,
         event._replace(
@@ -159,11 +160,12 @@ def void_event(state: AccountState, event: Event, *, terms: Terms, now: datetime
     _must_be(("pending", "complete"), event, now)
     book = Book(state, terms, now)
     for charge in event.charges:
-        book.uncount(charge, whole_cost(event.charges, charge))
+        whole = whole_cost(event.charges, charge)
+        book.uncount(charge, whole)
         if event.state == "pending":
             book.release(charge)
         else:
-            book.reverse(charge, event.id, exact(event.quantity))
+            book.reverse(charge, whole, event.id, exact(event.quantity))
     ended = event._replace(
         state="cancelled", finished_at=now, reason="deleted", charges=_emptied(event), first=event.first or event
     )

@@ -20,7 +20,7 @@ from tenuto.core.refill import resumed
 from tenuto.engine import Engine
 from tenuto.gateway.messages import read_event
 from tenuto.gateway.port import BadSignature, Card, CardDeclined, GatewayEvent, GatewayRefused, GatewayUnclear
-from tenuto.store import accounts, invoices, ledger, payments, refills
+from tenuto.store import accounts, invoices, ledger, payments, refills, subscriptions
 from tenuto.store.accounts import Account, Environment
 from tenuto.store.database import Unit, translated
 from tenuto.store.payments import Link, StoredCard
@@ -95,12 +95,17 @@ async def give_first_card(
 
 
 async def open_with_card(
-    engine: Engine, environment: Environment, open_account: Callable[[Unit], Awaitable[Account]], given: Card
+    engine: Engine,
+    environment: Environment,
+    open_account: Callable[[Unit], Awaitable[Account]],
+    given: Card,
+    then: Callable[[Unit], Awaitable[None]],
 ) -> Account:
-    """Open an account and keep its first card, in one unit."""
+    """Open an account, keep its first card and do what comes next, in one unit."""
     async with translated(), engine.database.writing() as unit:
         account = await open_account(unit)
         await keep_card(engine, unit, environment, account.id, given)
+        await then(unit)
         return account
 
 
@@ -156,6 +161,8 @@ async def _take_up(engine: Engine, unit: Unit, state: AccountState, now: datetim
     account_id = state.account_id
     await payments.wake_payments(unit, account_id, now)
     await invoices.wake_collections(unit, account_id, now)
+    if await subscriptions.wake(unit, account_id, now):
+        engine.nudge("renew_due")
     for refill in await refills.list_refills(unit, account_id):
         if refill.parked_at is None or refill.parked_code == "refill_cap_reached" or refill.source != "card":
             continue

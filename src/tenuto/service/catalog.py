@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from tenuto.core.catalog import price_version
 from tenuto.core.outcomes import Refusal
@@ -10,6 +11,9 @@ from tenuto.engine import Engine
 from tenuto.store import accounts, catalog, ledger
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Record, Unit
+
+AGREED_MAX: Final = 100
+"""Prices in force that an account may have of its own: whoever reads the account reads them all."""
 
 
 async def set_event_price(
@@ -94,10 +98,12 @@ async def agree_event_price(
     match: Mapping[str, object],
     terms: Mapping[str, object],
 ) -> Record:
-    """A price that only one account has, before its plan's and the company's. Raises Refusal ``price_exists``."""
+    """A price that only one account has, in place of its plan's or the company's. Raises Refusal ``price_exists``."""
     now, price_id, version_id = engine.now_of(environment), engine.new_id(), engine.new_id()
     price_version(id=version_id, price_id=price_id, number=1, denomination=denomination, effective_at=now, terms=terms)
     state = await ledger.take_account(unit, environment.id, account_id, now)
+    if await catalog.count_overrides(unit, account_id) >= AGREED_MAX:
+        raise Refusal("out_of_range", f"An account has at most {AGREED_MAX} event prices of its own; end one first.")
     made = await catalog.insert_override(
         unit,
         account_id=account_id,

@@ -7,6 +7,7 @@ Every step is a short unit, a call with nothing open, and a short unit again; th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -18,12 +19,15 @@ from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.money import is_fiat
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import (
+    AWAITED,
+    FOR_PLANS,
     LEASE,
     Action,
     Answered,
     Payment,
     answered,
     began,
+    credited,
     dropped,
     failed,
     in_doubt,
@@ -35,9 +39,10 @@ from tenuto.core.payment import (
     voided,
 )
 from tenuto.core.refill import SETTINGS, Refill, begun_monthly, filled, parked
+from tenuto.core.subscription import basis_of
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefused, GatewayUnclear, Intent
-from tenuto.store import accounts, due, invoices, ledger, payments, refills
+from tenuto.store import accounts, due, invoices, ledger, payments, refills, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Record, Unit, translated
 
@@ -89,11 +94,13 @@ async def begin_deposit(
     once: Once | None,
     *,
     starts: Refill | None = None,
+    cancels: int = 0,
 ) -> Payment:
     """Write a deposit down, to be driven next. It takes the balance's refill slot: one need is paid for once.
 
-    With ``starts`` it is the first filling of a monthly refill, whose settings take effect when it is paid. A refill
-    that waits after a decline gives its place up. Raises Refusal ``payment_method_required``, ``refill_in_progress``.
+    With ``starts`` it is the first filling of a monthly refill, whose settings take effect when it is paid; ``cancels``
+    units of the last one end then. A refill that waits after a decline gives its place up. Raises Refusal
+    ``payment_method_required``, ``refill_in_progress``.
     """
     state = await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
     now = engine.now_of(environment)
@@ -116,7 +123,9 @@ async def begin_deposit(
         created_at=now,
         due_at=now,
         slot=ask.denomination,
-        settings=None if starts is None else {name: getattr(starts, name) for name in SETTINGS},
+        settings=None
+        if starts is None
+        else {**{name: getattr(starts, name) for name in SETTINGS}, "cancelled": cancels},
         request_key=None if once is None else once.key,
         fingerprint=None if once is None else once.fingerprint,
         next_attempt_at=now,
@@ -339,7 +348,7 @@ async def _record(
             except Refusal as refusal:
                 _log.error("payment", payment=before.id, account=before.account_id, outcome=refusal.code)
                 after = failed(before, refusal.code, refusal.message, now=now)
-        case GatewayRefused(is_key=True) if before.reason not in {"deposit", "refill_start"} or before.intent_id:
+        case GatewayRefused(is_key=True) if before.reason not in AWAITED or before.intent_id:
             after = before._replace(code=outcome.code, message=outcome.message, next_attempt_at=now + KEY_TROUBLE)
         case GatewayRefused() if turn.action in {"inspect", "cancel"}:
             # The intent cannot be looked at, with another company's key for instance: it may have been paid, so nothing
@@ -367,6 +376,8 @@ async def _close(
     metrics.PAYMENTS.labels(after.reason, after.status).inc()
     if after.status == "succeeded":
         await _credit(engine, unit, environment, after, now)
+    elif after.reason in FOR_PLANS:
+        await _end_unpaid(engine, unit, environment, before, after, now)
     elif after.status in {"failed", "voided"} and after.reason in {"refill", "threshold_refill"}:
         refill = await refills.read_refill(unit, after.account_id, after.denomination)
         if refill is not None and refill.payment_id == after.id:
@@ -382,7 +393,12 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
     state = (await ledger.load_states(unit, {account_id: now})).states[account_id]
     tick = max(engine.tick(), state.tick + 1)
     if payment.units:
-        await ledger.save_moves(unit, state, tick, [paid_in(state, payment, id=tick, now=now)], now)
+        moves = credited(state, payment, id=tick, now=now)
+        tick = moves[-1][1].id
+        await ledger.save_moves(unit, state, tick, moves, now)
+    if payment.reason in FOR_PLANS:
+        await _do_step(engine, unit, environment, payment, now)
+        return
     if is_fiat(payment.denomination) and payment.units:
         await invoices.settle_incoming(unit, payment, now=now, tick=engine.tick())
     if payment.reason in {"refill", "threshold_refill"}:
@@ -398,10 +414,63 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
         await ledger.raise_tick(unit, account_id, tick)
 
 
+async def _do_step(engine: Engine, unit: Unit, environment: Environment, payment: Payment, now: datetime) -> None:
+    """Do the step of a plan that a payment was for, as it was worked out.
+
+    Where the plan is not as it was then, the money stays on the balance, and the log says so.
+    """
+    account_id, settings = payment.account_id, payment.settings or {}
+    known = await subscriptions.read_subscription(unit, account_id)
+    if settings.get("basis") != basis_of(known):
+        _log.error("payment", payment=payment.id, account=account_id, outcome="plan changed meanwhile")
+        return
+    step = subscriptions.step_of_json(settings["step"])
+    state = (await ledger.load_states(unit, {account_id: now})).states[account_id]
+    tick = max(engine.tick(), state.tick + 1)
+    await subscriptions.carry_out(unit, step, state, paid=payment.units, payment_id=payment.id, tick=tick, now=now)
+    account = await accounts.read_account(unit, environment.id, account_id)
+    if account is not None and account.paused_by == "plan":
+        changes = {"paused_at": None, "paused_by": None}
+        await accounts.update_account(unit, account_id, changes, now, engine.tick())
+    engine.nudge("refill_due")
+    engine.nudge("renew_due")
+
+
+async def _end_unpaid(
+    engine: Engine, unit: Unit, environment: Environment, before: Payment, after: Payment, now: datetime
+) -> None:
+    """A payment for a plan that did not come in: the plan is past due, or was never begun."""
+    account_id = after.account_id
+    if (after.settings or {}).get("opens_account") and after.status in {"failed", "voided"}:
+        await accounts.delete_opened(unit, account_id)
+        return
+    known = await subscriptions.read_subscription(unit, account_id)
+    if known is None or known.payment_id != after.id:
+        return
+    is_over = after.status in {"failed", "voided"}
+    if after.reason == "plan_start":
+        changed = replace(known, payment_id=None) if is_over else known
+    elif not is_over and after.declines == before.declines:
+        return
+    else:
+        changed = replace(known, status="past_due", payment_id=None if after.status == "voided" else known.payment_id)
+    if is_over and after.reason == "plan_renewal":
+        match environment.money.get("plans", {}).get("failed_renewal", "past_due"):
+            case "cancel":
+                changed = replace(changed, payment_id=None, cancels_at_end=True, next_at=now)
+                engine.nudge("renew_due")
+            case "pause" if after.status == "failed":
+                changes = {"paused_at": now, "paused_by": "plan"}
+                await accounts.update_account(unit, account_id, changes, now, engine.tick())
+    await subscriptions.put_subscriptions(unit, [changed], now)
+    await ledger.raise_tick(unit, account_id, engine.tick())
+
+
 def _started(payment: Payment, environment: Environment, now: datetime, known: Refill | None) -> Refill:
     """The refill whose first monthly filling was just paid; the dates count from when it was asked for."""
     settings = dict(payment.settings or {})
-    settings.pop("is_monthly", None)
+    for name in ("is_monthly", "cancelled"):
+        settings.pop(name, None)
     refill = known or Refill(
         payment.account_id,
         payment.denomination,
@@ -462,6 +531,9 @@ async def retry_payment(
         if other is not None and other.id != after.id:
             raise Refusal("refill_in_progress", payment_id=spell_of_account("pay", account_id, other.id))
     await payments.update_payment(unit, after, now, claimed_until=engine.now() + LEASE if is_claimed else None)
+    if after.reason in FOR_PLANS:
+        # The plan waits for its payment again.
+        await subscriptions.wait_for(unit, account_id, after.id)
     if after.reason in {"refill", "threshold_refill"}:
         refill = await refills.read_refill(unit, account_id, after.denomination)
         if refill is not None and refill.payment_id is None:

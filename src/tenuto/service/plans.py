@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from tenuto.core.outcomes import Refusal
 from tenuto.core.plan import merged, plan_terms, refuse_prices
 from tenuto.engine import Engine
@@ -41,7 +43,7 @@ async def change_plan_terms(
     if current.archived_at is not None:
         raise Refusal("plan_archived")
     terms = _judged(current.terms, changes)
-    if terms == current.terms:
+    if _spelled(terms) == _spelled(current.terms):
         return current
     now = engine.now_of(environment)
     await _insert_version(engine, unit, environment, plan_id, current.number + 1, terms, now)
@@ -66,6 +68,11 @@ def _judged(known: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     refuse_prices(terms.get("event_prices", ()))
     plan_terms(terms)
     return terms
+
+
+def _spelled(terms: Mapping[str, Any]) -> bytes:
+    """Terms in one spelling, to compare: Python finds True equal to 1."""
+    return msgspec.json.encode(terms, order="sorted")
 
 
 async def _insert_version(

@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 from tenuto.core.event import AccountState, credit_limit_of
 from tenuto.core.ledger import open_balance
 from tenuto.core.money import is_fiat
-from tenuto.core.outcomes import Refusal
+from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import Payment, PaymentReason, RefillCaps, over_cap, paid_in, voided
+from tenuto.core.proration import refill_credit
 from tenuto.core.refill import (
     Refill,
     begun,
@@ -22,6 +23,7 @@ from tenuto.core.refill import (
     change,
     filled,
     funded,
+    given_back,
     need_of,
     new_refill,
     parked,
@@ -32,7 +34,7 @@ from tenuto.core.refill import (
 from tenuto.engine import Engine
 from tenuto.store import due, invoices, ledger, payments, refills
 from tenuto.store.accounts import Environment, read_account
-from tenuto.store.database import Record, Unit, translated
+from tenuto.store.database import Reader, Record, Unit, translated
 
 AT_ONCE: Final = 4
 """Refills that are begun at the same time: as many as there are connections."""
@@ -109,6 +111,67 @@ def _due_if_low(refill: Refill, state: AccountState, now: datetime) -> Refill:
     return refill._replace(due_at=refill.due_at or now if is_low else None)
 
 
+class Modified(NamedTuple):
+    """More of a monthly refill from now on: what is left of the last one is worth ``credit`` and ends.
+
+    ``charge`` is the rest of the new price, ``remainder`` what the credit is above it.
+    """
+
+    refill: Refill
+    cancels: int
+    credit: int
+    charge: int
+    remainder: int
+
+
+async def modified(
+    reader: Reader, environment: Environment, account_id: int, denomination: str, amount: int, price: int
+) -> Modified:
+    """What more of a monthly refill, for another price, comes to now (contract 3.3).
+
+    Raises Refusal ``no_refill``, or ``invalid_field`` for anything but an increase.
+    """
+    refill = await refills.read_refill(reader, account_id, denomination)
+    if refill is None or not refill.is_monthly or refill.environment_id != environment.id:
+        raise Refusal("no_refill")
+    if amount <= refill.amount:
+        raise invalid(
+            "amount",
+            f"is above the {refill.amount} of now; less is scheduled for the next month with PUT …/auto_refill.",
+        )
+    last = await refills.last_filling(reader, account_id, denomination)
+    left = 0 if last is None else last.left
+    credit = 0 if last is None else refill_credit(refill.charge_amount, last.units, left)
+    after = refill._replace(amount=amount, charge_amount=price, scheduled=None)
+    return Modified(after, left, credit, max(0, price - credit), max(0, credit - price))
+
+
+async def modify_at_once(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, change: Modified
+) -> Refill:
+    """Do it without a card: another balance pays, or there is nothing to pay. What the credit is above goes back."""
+    now = engine.now_of(environment)
+    state = await ledger.take_account(unit, environment.id, account_id, now)
+    refill, tick = resumed(change.refill), max(engine.tick(), state.tick + 1)
+    payment = _payment(refill, "refill", tick, None, now)._replace(
+        amount=change.charge,
+        method="balance",
+        status="succeeded",
+        slot=None,
+        settings={"cancelled": change.cancels},
+        next_attempt_at=None,
+        finished_at=now,
+    )
+    last = await _fund(unit, environment, state, payment, tick + 1, now)
+    if change.cancels or change.remainder:
+        state = (await ledger.load_states(unit, {account_id: now})).states[account_id]
+        moves = given_back(state, payment, change.cancels, change.remainder, id=last + 1, now=now)
+        await ledger.save_moves(unit, state, moves[-1][1].id, moves, now)
+    begun = begun_monthly(refill, now, environment.terms.zone)
+    await refills.put_refill(unit, begun, now)
+    return begun
+
+
 async def end_refill(engine: Engine, unit: Unit, environment: Environment, account_id: int, denomination: str) -> None:
     """End the refills of a balance at once; one that waits after a decline is given up."""
     now = engine.now_of(environment)
@@ -152,8 +215,8 @@ async def _start_from_balance(
 
 async def _fund(
     unit: Unit, environment: Environment, state: AccountState, payment: Payment, tick: int, now: datetime
-) -> None:
-    """Pay from another balance, or for nothing, in this unit. Raises Refusal where that balance cannot."""
+) -> int:
+    """Pay from another balance, or for nothing, in this unit; the last id given. Raises Refusal where it cannot."""
     source = state.balances.get(payment.currency) or open_balance(payment.currency)
     limit = credit_limit_of(source, state.credit_limit, environment.terms)
     moves = funded(state, payment, limit=limit, id=tick, now=now)
@@ -161,6 +224,7 @@ async def _fund(
     await ledger.save_moves(unit, state, moves[-1][1].id, moves, now)
     if is_fiat(payment.denomination):
         await invoices.settle_incoming(unit, payment, now=now, tick=moves[-1][1].id)
+    return moves[-1][1].id
 
 
 def _payment(refill: Refill, reason: PaymentReason, id: int, period_at: datetime | None, now: datetime) -> Payment:

@@ -26,7 +26,7 @@ from tenuto.core.ledger import (
     open_balance,
 )
 from tenuto.core.outcomes import Refusal
-from tenuto.core.payment import LEASE, Payment, credited_again, returnable, returned
+from tenuto.core.payment import FOR_PLANS, LEASE, Payment, credited_again, returnable, returned
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefund, GatewayRefused, GatewayUnclear
 from tenuto.store import due, invoices, ledger, payments
@@ -231,8 +231,11 @@ async def _apply(
         moves.append(made)
 
     credited = 0
-    if payment.reason == "invoice" and book == REFUND_BOOK:
-        settled = await invoices.settled_of(unit, payment.account_id, payment.id)
+    if payment.reason in {"invoice", *FOR_PLANS} and book == REFUND_BOOK:
+        # What paid for a plan was owed like what paid an invoice: it must not be owed again because it was given back.
+        settled = payment.units
+        if payment.reason == "invoice":
+            settled = await invoices.settled_of(unit, payment.account_id, payment.id)
         others = await payments.list_refunds(unit, payment.account_id, payment.id)
         standing = sum(one.credited for one in others if one.status == "succeeded")
         credited = credited_again(payment, refund.units, settled=settled, credited=standing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -75,6 +75,19 @@ class Environment:
         return key
 
 
+class AccountPlan(NamedTuple):
+    """The plan of an account as it is shown with it: on now, or last."""
+
+    plan_id: int
+    cadence: str
+    status: str
+    renewed_at: datetime | None
+    period_end: datetime | None
+    cancels_at_end: bool
+    changed_at: datetime
+    flags: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """An account as it is shown. ``metadata`` is JSON text as it was given, or None."""
@@ -95,6 +108,7 @@ class Account:
     credit_blocked_at: datetime | None = None
     credit_blocked_by: str | None = None
     capture_suspended: bool = False
+    plan: AccountPlan | None = None
 
 
 async def insert_company(unit: Unit, id: int, name: str, now: datetime) -> None:
@@ -289,6 +303,22 @@ async def insert_account(unit: Unit, account: Account) -> None:
     )
 
 
+async def delete_opened(unit: Unit, account_id: int) -> bool:
+    """Take back an account that was opened with a plan whose payment failed: nothing of it is left behind.
+
+    False where it was used meanwhile: then it stays, on no plan.
+    """
+    if await unit.fetchval(
+        "select exists (select from balance where account_id = $1) or exists (select from event where account_id = $1)",
+        account_id,
+    ):
+        return False
+    for table in ("payment_attempt", "payment", "payment_link", "payment_method", "gated_event", "subscription"):
+        await unit.execute(f"delete from {table} where account_id = $1", account_id)
+    await unit.execute("delete from account where id = $1", account_id)
+    return True
+
+
 async def keep_customer(unit: Unit, account_id: int, stripe_id: str) -> str:
     """Note the account's customer at the provider; the one that was noted first stands, and is returned."""
     found: str = await unit.fetchval(
@@ -319,14 +349,28 @@ _ACCOUNT_CHANGES: Final = (
 _ACCOUNT: Final = (
     "select a.id, a.environment_id, e.company_id, a.name, a.email, a.metadata, a.stripe_id, a.credit_limit, a.opened,"
     " a.created_at, a.updated_at, a.paused_at, a.paused_by, a.credit_blocked_at, a.credit_blocked_by,"
-    " a.capture_suspended from account a join environment e on e.id = a.environment_id"
+    " a.capture_suspended, s.plan_id, s.cadence, s.status, s.renewed_at, s.period_end, s.cancels_at_end, s.updated_at,"
+    " coalesce(o.terms, w.terms) -> 'flags' as flags"
+    " from account a join environment e on e.id = a.environment_id"
+    " left join subscription s on s.account_id = a.id"
+    " left join plan_version w on w.environment_id = a.environment_id and w.id = s.version_id"
+    " left join plan_override o on o.account_id = a.id and o.id = s.override_id"
 )
+_OF_PLAN: Final = len(AccountPlan._fields)
+
+
+def _account(row: Record) -> Account:
+    """A row of :data:`_ACCOUNT`: the account's own columns, then those of its plan."""
+    *own, flags = row
+    plan = own[1 - _OF_PLAN :]
+    found = None if plan[0] is None else AccountPlan(*plan, flags=decoded(flags) or {})
+    return Account(*own[: 1 - _OF_PLAN], plan=found)
 
 
 async def read_account(reader: Reader, environment_id: int, account_id: int) -> Account | None:
     """One account of an environment; None for a foreign one."""
     row = await reader.fetchrow(f"{_ACCOUNT} where a.id = $1 and a.environment_id = $2", account_id, environment_id)
-    return None if row is None else Account(*row)
+    return None if row is None else _account(row)
 
 
 async def list_accounts(
@@ -343,7 +387,7 @@ async def list_accounts(
         arguments.extend(after)
         where += f" and (a.opened, a.id) < (${len(arguments) - 1}, ${len(arguments)})"
     rows = await reader.fetch(f"{_ACCOUNT} where {where} order by a.opened desc, a.id desc limit $2", *arguments)
-    return [Account(*row) for row in rows]
+    return [_account(row) for row in rows]
 
 
 def _key(row: Record) -> Key:

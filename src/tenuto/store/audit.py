@@ -34,6 +34,7 @@ from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.money import Exact, exact
 from tenuto.core.outcomes import REFUSALS, Kind, Refusal
 from tenuto.core.period import monthly
+from tenuto.core.plan import plan_terms
 from tenuto.core.rating import Counter, rate
 
 from . import audit_money as money
@@ -83,9 +84,13 @@ class Plan(NamedTuple):
 
 
 class Price(NamedTuple):
-    """A version of a price with what it is for, or without terms where those stored cannot be read."""
+    """A version of a price with what it is for, or without terms where those stored cannot be read.
+
+    ``account_id`` is None for a price of the company or of one of its plans.
+    """
 
     environment_id: int
+    account_id: int | None
     id: int
     price_id: int
     number: int
@@ -158,7 +163,7 @@ _PATHS: Final = {
 def row_name(kind: str, account_id: int, number: int, word: str) -> str:
     """How a row is named to people: its public id, or for what has none of its own, the id of what owns it and a path.
 
-    ``number`` is the id in the account or company, ``word`` a denomination, a month or a key.
+    ``number`` is the id in the account or company, ``word`` a denomination, a period or a key.
     """
     if kind in _PREFIXES:
         return spell_of_account(_PREFIXES[kind], account_id, number)
@@ -246,6 +251,12 @@ def _fraction(text: str | None) -> Fraction | None:
         return None
 
 
+def _sum_of(cost: str | None, spilt: str | None) -> Fraction | None:
+    """A cost with what of it was not there to pay it; None where one of them is no fraction."""
+    covered, rest = _fraction(cost), Fraction(0) if spilt is None else _fraction(spilt)
+    return None if covered is None or rest is None else covered + rest
+
+
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 
@@ -286,11 +297,26 @@ _PAYMENT_CODES: Final = sorted(code for code, (kind, _) in REFUSALS.items() if k
 # --- prices -----------------------------------------------------------------------------------------------------------
 
 
+_UNREADABLE: Final = (
+    Refusal,
+    ValueError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    msgspec.MsgspecError,
+)
+"""What stored terms may raise that are none."""
+
+
 async def _prices(reader: Reader) -> list[Price]:
     """Every version of every price there ever was."""
     rows = await reader.fetch(
-        "select p.environment_id, p.id as price_id, p.type, p.denomination, v.id, v.number, v.terms, v.effective_at"
+        "select p.environment_id, null::bigint as account_id, p.id as price_id, p.type, p.denomination, v.id, v.number,"
+        " v.terms, v.effective_at"
         " from event_price p join event_price_version v on v.environment_id = p.environment_id and v.price_id = p.id"
+        " union all select a.environment_id, o.account_id, o.price_id, o.type, o.denomination, o.id, o.number, o.terms,"
+        " o.effective_at from price_override o join account a on a.id = o.account_id"
     )
     return [_price(row) for row in rows]
 
@@ -306,10 +332,11 @@ def _price(row: Record) -> Price:
             effective_at=row["effective_at"],
             terms=msgspec.json.decode(row["terms"], type=dict[str, Any]),
         )
-    except (Refusal, ValueError, ArithmeticError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+    except _UNREADABLE as error:
         problem = str(error)
     return Price(
         row["environment_id"],
+        row["account_id"],
         row["id"],
         row["price_id"],
         row["number"],
@@ -337,7 +364,9 @@ async def _priced(reader: Reader, planned: Plan, name: str) -> Outcome:
         _limited(queries.PRICED),
         planned.limit,
         [price.environment_id for price in prices],
+        [price.account_id for price in prices],
         [price.id for price in prices],
+        [price.price_id for price in prices],
         [price.type for price in prices],
         [price.denomination for price in prices],
         [price.version is not None and price.version.is_plain for price in prices],
@@ -347,25 +376,48 @@ async def _priced(reader: Reader, planned: Plan, name: str) -> Outcome:
     return _outcome(name, rows)
 
 
+async def _overages(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """Each price of overage against what was not there and what the plan asks for it (contract 2.5)."""
+    rows = await reader.fetch(
+        "select environment_id, null::bigint as account_id, id, terms from plan_version union all"
+        " select a.environment_id, o.account_id, o.version_id, o.terms from plan_override o"
+        " join account a on a.id = o.account_id"
+    )
+    found: list[tuple[int, int | None, int, str, str, str, str]] = []
+    for row in rows:
+        try:
+            terms = plan_terms(msgspec.json.decode(row["terms"]))
+        except _UNREADABLE:
+            continue
+        whose = (row["environment_id"], row["account_id"], row["id"])
+        for denomination, balance in terms.balances.items():
+            if balance.overage is not None:
+                (numerator, denominator), into = balance.overage
+                found.append((*whose, denomination, into, str(numerator), str(denominator)))
+    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in range(7)]
+    return _outcome(name, await reader.fetch(_limited(queries.OVERAGES), planned.limit, *columns))
+
+
 async def _rated(reader: Reader, planned: Plan, name: str) -> Outcome:
-    """Charges of tiers, packages, free units, minimum and cap, rated again after what their month had seen."""
+    """Charges of tiers, packages, free units, minimum and cap, rated again after what their period had seen."""
     tray = _Tray(name, planned.limit)
     versions = {
-        (price.environment_id, price.id): price.version
+        (price.environment_id, price.account_id, price.id): price.version
         for price in await _prices(reader)
         if price.version is not None and not price.version.is_plain
     }
     query = reader.cursor(
         queries.RATED,
-        [environment_id for environment_id, _ in versions],
-        [version_id for _, version_id in versions],
+        [environment_id for environment_id, _, _ in versions],
+        [account_id for _, account_id, _ in versions],
+        [version_id for _, _, version_id in versions],
         planned.stride,
         planned.offset,
         prefetch=_PREFETCH,
     )
     async for row in query:
         try:
-            expected = _rated_again(row, versions[row["environment_id"], row["id"]])
+            expected = _rated_again(row, versions[row["environment_id"], row["owner_id"], row["id"]])
         except (ValueError, ArithmeticError, AttributeError, TypeError) as error:
             expected = f"a quantity and a past that can be rated ({error})"
         if expected:
@@ -380,16 +432,16 @@ async def _rated(reader: Reader, planned: Plan, name: str) -> Outcome:
 def _rated_again(row: Record, version: PriceVersion) -> str:
     """What a charge should be by its version, or nothing where it is that."""
     prior = msgspec.json.decode(row["prior"] or "null")
-    if prior is None and version.is_counted:
-        return "" if row["state"] == queries.CANCELLED else "what its month had seen before it"
+    if version.is_counted and (prior is None or "period" not in prior):
+        return "" if row["state"] == queries.CANCELLED else "what its period had seen before it"
     before = [_fraction((prior or {}).get(name)) for name in ("units", "billed", "counted")]
     units, billed, counted = (Fraction(0) if part is None else part for part in before)
     rated = rate(version, exact(row["quantity"]), Counter(_exact(units), _exact(billed)))
-    cost, again = _fraction(row["cost"]), Fraction(*rated.cost)
+    cost, again = _sum_of(row["cost"], row["spilt"]), Fraction(*rated.cost)
     is_override = row["is_settled"] and cost is not None and cost.denominator == 1
     if cost != again and not is_override:
         return f"cost {again}"
-    if prior is not None and counted != Fraction(*rated.counted):
+    if "units" in (prior or {}) and counted != Fraction(*rated.counted):
         return f"counted {Fraction(*rated.counted)}"
     return ""
 
@@ -399,13 +451,13 @@ def _exact(value: Fraction) -> Exact:
 
 
 async def _counters(reader: Reader, planned: Plan, name: str) -> Outcome:
-    """What a month has seen of a counted price against the events it has seen (design 11, Rating)."""
+    """What a period has seen of a counted price against the events it has seen (design 11, Rating)."""
     tray = _Tray(name, planned.limit)
     async for row in reader.cursor(queries.COUNTERS, prefetch=_PREFETCH):
         units, billed = _sum(row["units_parts"]), _sum(row["billed_parts"])
         if (_fraction(row["units"]), _fraction(row["billed"])) != (units, billed):
             tray.add(
-                ("counter", row["account_id"], row["price_id"], row["month"][:7]),
+                ("counter", row["account_id"], row["price_id"], row["period"]),
                 f"units {row['units']}, billed {row['billed']}",
                 f"units {units}, billed {billed}, the sums over its events",
             )
@@ -479,6 +531,7 @@ CHECKS: Final = (
     Check("holds", "what is pending is what open holds keep", _by_sql(queries.HOLDS)),
     Check("residue", "units posted by usage plus residue are the exact sum of costs", _residues),
     Check("last", "the last event of a balance shows the residue it has", _by_sql(queries.LAST)),
+    Check("arrived", "what has arrived on a balance is all that moved it but usage", _by_sql(queries.ARRIVED)),
     Check("postings", "charges name usage transactions that exist, and where those ended", _by_sql(queries.POSTINGS)),
     Check("totals", "a usage transaction is what its events moved", _by_sql(queries.TOTALS)),
     Check("amounts", "a charge moves or holds its cost, to the unit", _by_sql(queries.AMOUNTS)),
@@ -496,6 +549,7 @@ CHECKS: Final = (
     ),
     Check("terms", "the terms of every price can be read", _terms),
     Check("prices", "charges name a price of theirs and cost what it says", _priced),
+    Check("overages", "overage is what was not there, at the price of the plan", _overages),
     Check("ratings", "tiers, packages, minimum and cap come to the same again", _rated),
     Check("counters", "counted prices have seen the units and amounts of their events", _counters),
     *_MONEY,

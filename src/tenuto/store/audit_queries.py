@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from tenuto.core.event import HOLD_LIFE
-from tenuto.core.ledger import USAGE_BOOK
+from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK
 from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
 
 from .records import REASONS, STATES, TAGS
@@ -56,22 +56,37 @@ CHARGED: Final = f"""
 """
 
 # Every charge with what matters of its event: the first one stands in the event itself, the others in event_charge.
+# A price of overage is never the first one.
 CHARGE: Final = f"""charge as not materialized (
-    select {CHARGED.replace("c.", "e.")} from event e where e.denomination is not null
+    select {CHARGED.replace("c.", "e.")}, null::json as overage from event e where e.denomination is not null
     union all
-    select {CHARGED} from event_charge c join event e on e.account_id = c.account_id and e.id = c.event_id
+    select {CHARGED}, c.prior -> 'overage' as overage
+    from event_charge c join event e on e.account_id = c.account_id and e.id = c.event_id
 )"""
+
+# What of a charge was not there to pay it, by the event and the denomination that it was not there of.
+SPILT: Final = f"""spilt as not materialized (
+    select account_id, event_id, prior #>> '{{overage,denomination}}' as denomination,
+        prior #>> '{{overage,units}}' as units, {numerator("prior #>> '{overage,units}'")} as num,
+        {denominator("prior #>> '{overage,units}'")} as den
+    from event_charge where prior -> 'overage' is not null
+)"""
+
+# The books of what events take (ledger.TAKEN_BOOKS).
+TAKEN: Final = f"('{USAGE_BOOK}', '{OVERAGE_BOOK}')"
 
 # Every charge that a usage transaction was made for and still names it: as the event stands, and as it stood before it
 # was taken back. Only of a hold that was settled and then taken back is the settlement in neither.
 POSTED: Final = """posted as not materialized (
-    select account_id, denomination, transaction_seq as seq, event_id, amount, balance_amount, state = 2 as is_reversal
+    select account_id, denomination, transaction_seq as seq, event_id, amount, balance_amount, state = 2 as is_reversal,
+        overage is not null as is_overage
     from charge where transaction_seq is not null
     union all
-    select e.account_id, c.denomination collate "C", c.transaction_seq, e.id, c.amount, c.balance_amount, false
+    select e.account_id, c.denomination collate "C", c.transaction_seq, e.id, c.amount, c.balance_amount, false,
+        c.prior -> 'overage' is not null
     from event e
     cross join lateral json_to_recordset(e.first -> 'charges')
-        as c (denomination text, amount bigint, balance_amount bigint, transaction_seq bigint)
+        as c (denomination text, amount bigint, balance_amount bigint, transaction_seq bigint, prior json)
     where e.first is not null and c.transaction_seq is not null
 )"""
 
@@ -140,7 +155,7 @@ cost as (
     group by account_id, denomination
 ),
 posted as (
-    select account_id, denomination, -sum(amount) as amount from transaction where book = '{USAGE_BOOK}'
+    select account_id, denomination, -sum(amount) as amount from transaction where book in {TAKEN}
     group by account_id, denomination
 )
 select b.account_id, b.denomination, cost.parts, coalesce(posted.amount, 0)::text as posted,
@@ -152,11 +167,12 @@ left join posted on posted.account_id = b.account_id and posted.denomination = b
 
 LAST: Final = f"""
 with {CHARGE},
-last as (
-    select distinct on (account_id, denomination) account_id, denomination, event_id, residue from charge
-    order by account_id, denomination, posting desc, event_id
+ranked as (
+    select account_id, denomination, event_id, residue,
+        rank() over (partition by account_id, denomination order by posting desc) as place
+    from charge
 ),
-part as (select *, {numerator("residue")} as num, {denominator("residue")} as den from last)
+part as (select *, {numerator("residue")} as num, {denominator("residue")} as den from ranked where place = 1)
 select 'event', p.account_id, p.event_id, p.denomination, format('%s residue %s', p.denomination, p.residue),
     format('residue %s/%s, which its balance has since then', b.residue_num, b.residue_den)
 from part p join balance b on b.account_id = p.account_id and b.denomination = p.denomination
@@ -166,17 +182,23 @@ where (p.num * b.residue_den = b.residue_num * p.den) is not true
 
 # --- usage transactions and their events ------------------------------------------------------------------------------
 
+# A request that used a balance and overflowed into it moved it twice, usage first: its charges show what was left.
 POSTINGS: Final = f"""
-with {CHARGE}, {POSTED}
+with {CHARGE}, {POSTED},
+moved as (select * from transaction where book in {TAKEN}),
+beside as (select account_id, denomination, seq, id, ending_balance from moved where book = '{OVERAGE_BOOK}')
 select 'event', p.account_id, p.event_id, p.denomination,
     format('%s transaction seq %s, balance %s after it', p.denomination, p.seq, p.balance_amount),
     case when t.seq is null then 'a usage transaction that exists'
-        when (t.type = 'REVERSAL') <> p.is_reversal then format('another one than a transaction of type %s', t.type)
-        else format('balance %s, where that transaction ended', t.ending_balance) end
+        when (t.type = 'REVERSAL') <> p.is_reversal or (t.book = '{OVERAGE_BOOK}') <> p.is_overage
+            then format('another one than a transaction of type %s', t.type)
+        else format('balance %s, where that transaction ended', coalesce(b.ending_balance, t.ending_balance)) end
 from posted p
-left join transaction t on t.account_id = p.account_id and t.denomination = p.denomination and t.seq = p.seq
-    and t.book = '{USAGE_BOOK}'
-where t.seq is null or (t.type = 'REVERSAL') <> p.is_reversal or t.ending_balance is distinct from p.balance_amount
+left join moved t on t.account_id = p.account_id and t.denomination = p.denomination and t.seq = p.seq
+left join beside b on b.account_id = t.account_id and b.denomination = t.denomination and b.seq = t.seq + 1
+    and b.id = t.id + 1
+where t.seq is null or (t.type = 'REVERSAL') <> p.is_reversal or (t.book = '{OVERAGE_BOOK}') <> p.is_overage
+    or coalesce(b.ending_balance, t.ending_balance) is distinct from p.balance_amount
 """
 
 TOTALS: Final = f"""
@@ -185,43 +207,68 @@ summed as (
     select account_id, denomination, seq, count(*) as events, sum(amount) as amount, min(event_id) as first_event_id
     from posted group by account_id, denomination, seq
 ),
+-- An event may overflow into one balance from several: those are as many charges, and one event.
+overflown as (
+    select account_id, denomination, seq, count(distinct event_id) as events from posted where is_overage
+    group by account_id, denomination, seq
+),
 -- All but a few are settled here at once; only what is left is compared with the cost of its event.
 unsettled as materialized (
-    select t.account_id, t.denomination, t.seq, t.id, t.amount, t.event_count, t.first_event_id, t.type, s.events,
-        s.amount as moved, s.first_event_id as first_posted
+    select t.account_id, t.denomination, t.seq, t.id, t.amount, t.event_count, t.first_event_id, t.type, t.book,
+        coalesce(o.events, s.events) as events, s.amount as moved, s.first_event_id as first_posted
     from transaction t
     left join summed s on s.account_id = t.account_id and s.denomination = t.denomination and s.seq = t.seq
-    where t.book = '{USAGE_BOOK}' and (t.type = 'EVENT' and t.amount = -s.amount and t.event_count = s.events
+    left join overflown o on o.account_id = t.account_id and o.denomination = t.denomination and o.seq = t.seq
+    where t.book in {TAKEN} and (t.type = case t.book when '{USAGE_BOOK}' then 'EVENT' else 'OVERAGE' end
+        and t.amount = -s.amount and t.event_count = coalesce(o.events, s.events)
         and t.first_event_id = s.first_event_id) is not true
+),
+-- What its first event cost there, in one charge but for overage; 24 places are more than any cost has.
+cost as (
+    select t.account_id, t.id, count(*) as parts, sum(c.num * 1.{"0" * 24} / c.den) as cost, min(c.cost) as told,
+        bool_and(c.state = 2 and c.reason = 3 and c.was_held) as is_taken_back, min(c.posting) as posting
+    from unsettled t
+    join charge c on c.account_id = t.account_id and c.event_id = t.first_event_id
+        and c.denomination = t.denomination and (c.overage is not null) = (t.book = '{OVERAGE_BOOK}')
+    group by t.account_id, t.id
 ),
 judged as (
     select t.account_id, t.denomination, t.id, t.amount, t.event_count, t.first_event_id, t.type,
         case
             when t.first_event_id is null then 'the event it was made for'
-            when t.type = 'EVENT' and t.events is not null then case
+            when t.type <> case t.book when '{USAGE_BOOK}' then 'EVENT' else 'OVERAGE' end and t.type <> 'REVERSAL'
+                then 'the type EVENT or REVERSAL, OVERAGE or REVERSAL in the book {OVERAGE_BOOK}'
+            when t.type <> 'REVERSAL' and t.events is not null then case
                 when t.amount <> -t.moved then format('amount %s, what its events moved', -t.moved)
                 else format('%s events from %s on', t.events, t.first_posted) end
-            when t.type = 'EVENT' then case
+            when t.type <> 'REVERSAL' then case
                 -- A hold that was settled and then taken back.
-                when c.event_id is null or t.event_count <> 1 or not (c.state = 2 and c.reason = 3 and c.was_held)
-                    then 'events that name it'
-                when (abs(-t.amount * c.den - c.num) < c.den and t.id < c.posting) is not true
-                    then format('less than one unit from %s, what its event cost', c.cost) end
-            when t.type = 'REVERSAL' then case
-                when t.events is null or c.event_id is null or t.events <> 1 or t.event_count <> 1
+                when c.id is null or t.event_count <> 1 or c.is_taken_back is not true then 'events that name it'
+                when (abs(-t.amount - c.cost) < c.parts and t.id < c.posting) is not true
+                    then format('less than one unit from %s, what its event cost', c.told) end
+            else case
+                when t.events is null or c.id is null or t.events <> 1 or t.event_count <> 1
                     or t.first_posted <> t.first_event_id then 'one event that was taken back by it'
-                when (t.amount > 0 and abs(t.amount * c.den - c.num) < c.den) is not true
-                    then format('less than one unit from %s, what its event had cost', c.cost) end
-            else 'the type EVENT or REVERSAL'
+                when (t.amount > 0 and abs(t.amount - c.cost) < c.parts) is not true
+                    then format('less than one unit from %s, what its event had cost', c.told) end
         end as expected
-    from unsettled t
-    left join charge c on c.account_id = t.account_id and c.event_id = t.first_event_id
-        and c.denomination = t.denomination
+    from unsettled t left join cost c on c.account_id = t.account_id and c.id = t.id
 )
 select 'transaction', account_id, id, denomination,
     format('%s of %s, amount %s, %s events from %s on', type, denomination, amount, event_count, first_event_id),
     expected
 from judged where expected is not null
+"""
+
+ARRIVED: Final = f"""
+with moved as (
+    select account_id, denomination, sum(amount) as amount from transaction where book not in {TAKEN}
+    group by account_id, denomination
+)
+select 'balance', b.account_id, 0::bigint, b.denomination, format('arrived %s', b.arrived),
+    format('arrived %s, all that moved it but usage and overage', coalesce(m.amount, 0))
+from balance b left join moved m on m.account_id = b.account_id and m.denomination = b.denomination
+where b.arrived <> coalesce(m.amount, 0)
 """
 
 AMOUNTS: Final = f"""
@@ -313,68 +360,133 @@ from gated_event g join event e on e.account_id = g.account_id and e.id = g.id
 
 # --- prices -----------------------------------------------------------------------------------------------------------
 
+# Versions of prices, given by the audit, which can read their terms; account_id null: the company's.
+VERSION: Final = """version as (
+    select environment_id, account_id, id, price_id, type, denomination, is_plain, num::numeric as num,
+        den::numeric as den
+    from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::boolean[],
+        $9::text[], $10::text[])
+        as v (environment_id, account_id, id, price_id, type, denomination, is_plain, num, den)
+)"""
+OF_CHARGE: Final = """v.environment_id = a.environment_id and v.id = c.price_version_id
+        and (v.account_id is null or v.account_id = c.account_id)"""
+
 PRICED: Final = f"""
-with {CHARGE},
-version as (
-    select environment_id, id, type, denomination, is_plain, num::numeric as num, den::numeric as den
-    from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[])
-        as v (environment_id, id, type, denomination, is_plain, num, den)
+with {CHARGE}, {SPILT}, {VERSION},
+whole as (
+    select c.account_id, c.event_id, c.denomination, c.type, c.quantity, c.cost, c.price_version_id, c.was_held,
+        c.is_ended, case when s.event_id is null then c.num else c.num * s.den + s.num * c.den end as num,
+        case when s.event_id is null then c.den else c.den * s.den end as den
+    from charge c
+    left join spilt s on s.account_id = c.account_id and s.event_id = c.event_id and s.denomination = c.denomination
+    where c.overage is null
 ),
 judged as (
     select c.account_id, c.event_id, c.denomination, c.type, c.quantity, c.cost, c.price_version_id,
         case
             when c.price_version_id is null then
-                case when (c.den = 1) is not true then 'a whole cost: an override priced it' end
+                case when (mod(c.num, c.den) = 0) is not true then 'a whole cost: an override priced it' end
             when v.id is null then 'a price of its company'
             when v.denomination collate "C" <> c.denomination or v.type collate "C" <> c.type
                 then format('a price for this, not for %s in %s', v.type, v.denomination)
             -- What a hold was settled at may have been said in whole units.
             when v.is_plain and (c.num * v.den = c.quantity * v.num * c.den
-                or c.was_held and c.is_ended and c.den = 1) is not true
+                or c.was_held and c.is_ended and mod(c.num, c.den) = 0) is not true
                 then format('cost %s * %s/%s', c.quantity, v.num, v.den)
         end as expected
-    from charge c
+    from whole c
     join account a on a.id = c.account_id
-    left join version v on v.environment_id = a.environment_id and v.id = c.price_version_id
+    left join version v on {OF_CHARGE}
 )
 select 'event', account_id, event_id, denomination,
     format('%s of %s, cost %s %s, price version %s', quantity, type, cost, denomination, price_version_id), expected
 from judged where expected is not null
 """
 
+# What was not there to pay a charge, and its price. The units and prices that plans name are given by the audit.
+OVERAGES: Final = f"""
+with {CHARGE},
+term as (
+    select environment_id, account_id, version_id, denomination, into_denomination, num::numeric as num,
+        den::numeric as den
+    from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[])
+        as o (environment_id, account_id, version_id, denomination, into_denomination, num, den)
+),
+over as (
+    select c.*, overage ->> 'denomination' as lacking, overage ->> 'units' as units, overage ->> 'unit' as unit,
+        overage ->> 'version_id' as version_id,
+        {numerator("overage ->> 'units'")} as units_num, {denominator("overage ->> 'units'")} as units_den,
+        {numerator("overage ->> 'unit'")} as unit_num, {denominator("overage ->> 'unit'")} as unit_den
+    from charge c where overage is not null
+),
+first as (
+    select o.account_id, o.event_id, o.lacking from over o
+    join charge c on c.account_id = o.account_id and c.event_id = o.event_id and c.overage is null
+        and c.denomination = o.lacking collate "C"
+),
+judged as (
+    select o.account_id, o.event_id, o.denomination, o.lacking, o.units, o.unit, o.cost,
+        case
+            when (o.units_num >= 0 and o.unit_num >= 0) is not true then 'units and a price that are exact fractions'
+            when o.price_version_id is not null then 'no price of events: the plan priced it'
+            when f.event_id is null then format('a charge of its event in %s', o.lacking)
+            when (o.num * o.units_den * o.unit_den = o.units_num * o.unit_num * o.den) is not true
+                then format('cost %s * %s', o.units, o.unit)
+            when not exists (select from term t where t.environment_id = a.environment_id
+                and (t.account_id is null or t.account_id = o.account_id) and t.version_id::text = o.version_id
+                and t.denomination = o.lacking and t.into_denomination collate "C" = o.denomination
+                and t.num * o.unit_den = o.unit_num * t.den)
+                then format('a price that version %s of a plan has for it', o.version_id)
+        end as expected
+    from over o
+    join account a on a.id = o.account_id
+    left join first f on f.account_id = o.account_id and f.event_id = o.event_id and f.lacking = o.lacking
+)
+select 'event', account_id, event_id, denomination,
+    format('%s %s: %s of %s at %s each', cost, denomination, units, lacking, unit), expected
+from judged where expected is not null
+"""
+
 RATED: Final = f"""
-with {CHARGE}
-select c.account_id, c.event_id, c.denomination, c.quantity::text, c.cost, c.prior::text, c.state,
-    c.was_held and c.is_ended as is_settled, v.environment_id, v.id
+with {CHARGE}, {SPILT}
+select c.account_id, c.event_id, c.denomination, c.quantity::text, c.cost, s.units as spilt, c.prior::text, c.state,
+    c.was_held and c.is_ended as is_settled, v.environment_id, v.account_id as owner_id, v.id
 from charge c
 join account a on a.id = c.account_id
-join unnest($1::integer[], $2::bigint[]) as v (environment_id, id)
-    on v.environment_id = a.environment_id and v.id = c.price_version_id
-where mod(c.event_id, $3::bigint) = $4::bigint
+join unnest($1::integer[], $2::bigint[], $3::bigint[]) as v (environment_id, account_id, id) on {OF_CHARGE}
+left join spilt s on s.account_id = c.account_id and s.event_id = c.event_id and s.denomination = c.denomination
+where mod(c.event_id, $4::bigint) = $5::bigint
 """
 
 COUNTERS: Final = f"""
-with {CHARGE},
+with {CHARGE}, {SPILT},
+version as (
+    select environment_id, null::bigint as account_id, id, price_id from event_price_version
+    union all
+    select a.environment_id, o.account_id, o.id, o.price_id from price_override o join account a on a.id = o.account_id
+),
 counted as (
-    select c.account_id, v.price_id, c.prior ->> 'month' as month, k.kind, {denominator("k.part")} as den,
+    select c.account_id, v.price_id, c.prior ->> 'period' as period, k.kind, {denominator("k.part")} as den,
         sum({numerator("k.part")}) as num
     from charge c
     join account a on a.id = c.account_id
-    join event_price_version v on v.environment_id = a.environment_id and v.id = c.price_version_id
-    cross join lateral (values ('units', c.prior ->> 'counted'), ('billed', c.cost)) as k (kind, part)
-    where c.state <> {CANCELLED} and c.prior is not null and json_typeof(c.prior) = 'object'
-    group by c.account_id, v.price_id, c.prior ->> 'month', k.kind, {denominator("k.part")}
+    join version v on {OF_CHARGE}
+    left join spilt s on s.account_id = c.account_id and s.event_id = c.event_id and s.denomination = c.denomination
+    cross join lateral (values ('units', c.prior ->> 'counted'), ('billed', c.cost), ('billed', s.units))
+        as k (kind, part)
+    where c.state <> {CANCELLED} and c.prior is not null and json_typeof(c.prior) = 'object' and k.part is not null
+    group by c.account_id, v.price_id, c.prior ->> 'period', k.kind, {denominator("k.part")}
 ),
 folded as (
-    select account_id, price_id, month,
+    select account_id, price_id, period,
         array_agg(num::text || '/' || den::text) filter (where kind = 'units' and den is not null) as units,
         array_agg(num::text || '/' || den::text) filter (where kind = 'billed' and den is not null) as billed
-    from counted group by account_id, price_id, month
+    from counted group by account_id, price_id, period
 )
 select coalesce(f.account_id, p.account_id) as account_id, coalesce(f.price_id, p.price_id) as price_id,
-    coalesce(f.month, p.month::text) as month, f.units as units_parts, f.billed as billed_parts, p.units, p.billed
+    coalesce(f.period, p.period) as period, f.units as units_parts, f.billed as billed_parts, p.units, p.billed
 from folded f
-full join price_counter p on p.account_id = f.account_id and p.price_id = f.price_id and p.month::text = f.month
+full join price_counter p on p.account_id = f.account_id and p.price_id = f.price_id and p.period = f.period
 """
 
 
@@ -416,15 +528,16 @@ union all
 select 'event', c.account_id, c.event_id, c.denomination, format('a further charge in %s', c.denomination),
     'an event that exists, with its first charge in another denomination'
 from event_charge c left join event e on e.account_id = c.account_id and e.id = c.event_id
-where (e.denomination <> c.denomination) is not true
+where (e.denomination <> c.denomination or e.denomination is not null and c.prior -> 'overage' is not null) is not true
 union all
-select 'counter', c.account_id, c.price_id, to_char(c.month, 'YYYY-MM'), 'a counter',
-    'a price of its account''s company'
+select 'counter', c.account_id, c.price_id, c.period, 'a counter',
+    'a price of its account or of its company'
 from price_counter c left join account a on a.id = c.account_id
 left join event_price p on p.environment_id = a.environment_id and p.id = c.price_id
-where p.id is null
+where p.id is null and not exists (
+    select from price_override o where o.account_id = c.account_id and o.price_id = c.price_id)
 union all
-select 'counter', c.account_id, c.price_id, to_char(c.month, 'YYYY-MM'),
+select 'counter', c.account_id, c.price_id, c.period,
     format('highest value set by transaction %s', c.maximum_transaction_id), 'a transaction that exists'
 from price_counter c left join transaction t on t.account_id = c.account_id and t.id = c.maximum_transaction_id
 where c.maximum_transaction_id is not null and t.id is null
@@ -476,7 +589,7 @@ union all
 select 'transaction', account_id, id, denomination, format('unit cost %s', unit_cost), 'an exact fraction'
 from transaction where unit_cost !~ {FRACTION}
 union all
-select 'counter', account_id, price_id, to_char(month, 'YYYY-MM'), format('units %s, billed %s', units, billed),
+select 'counter', account_id, price_id, period, format('units %s, billed %s', units, billed),
     'exact fractions'
 from price_counter where units !~ {FRACTION} or billed !~ {FRACTION}
 """

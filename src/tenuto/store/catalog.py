@@ -214,6 +214,14 @@ async def list_overrides(
     return found
 
 
+async def count_overrides(reader: Reader, account_id: int) -> int:
+    """How many prices agreed with an account are in force."""
+    found: int = await reader.fetchval(
+        "select count(*) from price_override where account_id = $1 and ended_at is null and number = 1", account_id
+    )
+    return found
+
+
 async def insert_override(
     unit: Unit,
     *,
@@ -225,7 +233,7 @@ async def insert_override(
     terms: Mapping[str, object],
     now: datetime,
 ) -> bool:
-    """A price agreed with an account, which is locked; False where one of this type, denomination and match is in force.
+    """A price agreed with an account, which is locked; False where one of its kind is in force.
 
     ``ids`` are those of the price and of its first version.
     """

@@ -43,6 +43,8 @@ REFUNDS: Final = Due("refund", "next_attempt_at", "t.status = 'intended'", is_cl
 INVOICES_TO_CUT: Final = Due("invoice_terms", "next_at", "true")
 INVOICES_TO_FINALIZE: Final = Due("invoice", "finalize_at", "t.status = 'draft'")
 INVOICES_TO_COLLECT: Final = Due("invoice", "next_collection_at", "t.status = 'open'")
+PLANS: Final = Due("subscription", "next_at", "true")
+GRANTS: Final = Due("balance_grant", "expires_at", "t.closed_at is null")
 INVOICES_TO_DUN: Final = Due("invoice", "next_dunning_at", "t.status = 'open'")
 
 KINDS: Final = (
@@ -54,6 +56,8 @@ KINDS: Final = (
     INVOICES_TO_FINALIZE,
     INVOICES_TO_COLLECT,
     INVOICES_TO_DUN,
+    PLANS,
+    GRANTS,
 )
 
 

@@ -8,16 +8,19 @@ event, and a transaction where a whole unit moved. Many events at once go by COP
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tenuto.core.event import AccountState, Charge, Decision, Event, GatedEvent, Prior
-from tenuto.core.ledger import Balance, Transaction
+from tenuto.core.catalog import EventPrice, PriceVersion, families_of, price_version
+from tenuto.core.event import AccountState, Charge, Decision, Event, Families, GatedEvent, OnPlan
+from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK, Balance, Transaction
 from tenuto.core.money import Exact, fraction_text, parse_fraction
 from tenuto.core.outcomes import Refusal
+from tenuto.core.plan import PlanTerms, plan_terms
 from tenuto.core.rating import Counter
 
 from .database import Reader, Record, Unit
@@ -42,6 +45,9 @@ class StoredAnswer(NamedTuple):
     created_at: datetime
 
 
+PERIODS_MAX: Final = 50
+"""Plan periods that an account is read with: those that an event may fall in, and more than those."""
+
 _LOAD: Final = """
 select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
     case when a.paused_at is not null then 'account_paused'
@@ -51,7 +57,7 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
                 select r.threshold from refill r where r.account_id = b.account_id
                 and r.denomination = b.denomination and r.due_at is null and r.parked_at is null)))
         from balance b where b.account_id = a.id) as balances,
-    (select json_agg(json_build_array(c.price_id, c.month, c.units, c.billed, c.maximum_transaction_id))
+    (select json_agg(json_build_array(c.price_id, c.period, c.units, c.billed, c.maximum_transaction_id))
         from price_counter c where c.account_id = a.id) as counters,
     (select min(h.expires_at) from event h
         where h.account_id = a.id and h.state = 1 and h.expires_at > asked.now) as expires_at,
@@ -64,10 +70,26 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
             where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now
         ) as lapsed) as lapsed,
     exists (select from event h
-        where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now) as is_lapsing
+        where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now) as is_lapsing,
+    -- Terms and prices stay text inside the JSON, so that they are read again only when they are others.
+    (select json_build_array(s.version_id, o.id, o.terms::text,
+            coalesce((select b.arrived from balance b
+                where b.account_id = a.id and b.denomination = p.denomination), 0) - coalesce(p.spent_before, 0),
+            (select json_agg(json_build_array((extract(epoch from q.start_at) * 1000000)::bigint, q.id) order by
+                q.start_at desc)
+                from (select i.start_at, i.id from subscription_period i
+                    where i.account_id = a.id and (i.ended_at is null or i.ended_at > i.start_at)
+                    order by i.start_at desc limit {periods}) as q))
+        from subscription s
+        left join plan_override o on o.account_id = s.account_id and o.id = s.override_id
+        left join subscription_period p on p.account_id = s.account_id and p.id = s.period_id
+        where s.account_id = a.id and s.status in ('trialing', 'active', 'past_due', 'paused')) as plan,
+    (select json_agg(json_build_array(w.id, w.price_id, w.number, w.type, w.denomination, w.match::text, w.terms::text,
+            (extract(epoch from w.effective_at) * 1000000)::bigint, w.ended_at is null) order by w.price_id, w.number)
+        from price_override w where w.account_id = a.id) as own_prices
 from unnest($1::bigint[], $2::timestamptz[]) as asked (id, now)
 join account a on a.id = asked.id
-"""
+""".replace("{periods}", str(PERIODS_MAX))
 
 
 class Loaded(NamedTuple):
@@ -100,6 +122,16 @@ async def take_account(unit: Unit, environment_id: int, account_id: int, now: da
     return state
 
 
+async def take_accounts(
+    unit: Unit, environment_id: int, account_ids: Iterable[int], now: datetime
+) -> dict[int, AccountState]:
+    """Lock many accounts of an environment, then read them in the next statement; those of others are left out."""
+    wanted = list(account_ids)
+    await lock_accounts(unit, wanted)
+    states = (await load_states(unit, dict.fromkeys(wanted, now))).states
+    return {id: state for id, state in states.items() if state.environment_id == environment_id}
+
+
 async def raise_tick(unit: Unit, account_id: int, tick: int) -> None:
     """Let everyone who remembers the account find out that something about it changed."""
     await unit.execute("update account set tick = greatest(tick + 1, $2) where id = $1", account_id, tick)
@@ -130,6 +162,9 @@ async def save(
         await unit.copy_records_to_table("event", records=map(_copied, rows.events), columns=EventRow.__struct_fields__)
     return "low" in rows.rest
 
+
+TAKEN_BOOKS: Final = (USAGE_BOOK, OVERAGE_BOOK)
+"""The books of what events take; what moves a balance by any other book has arrived on it."""
 
 _SAVE: Final = "select tenuto_save($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _encode: Final = msgspec.json.Encoder().encode
@@ -197,7 +232,7 @@ class _Rows:
         if after.has_refusals and not before.has_refusals:
             self._add("refusing", {"account_id": account_id})
         balances: dict[str, datetime] = {}
-        counters: dict[tuple[int, date], None] = {}
+        counters: dict[tuple[int, str], None] = {}
         finished: dict[int, Event] = {}
         for decision in decisions:
             for transaction in decision.transactions:
@@ -291,13 +326,13 @@ def _event_row(event: Event) -> EventRow:
     row.parent_event_id, row.reason = event.parent_event_id, _reason(event)
     row.cogs_amount, row.cogs_denomination = event.cogs_amount, event.cogs_denomination
     if event.charges:
-        row.prior = _prior_json(event.charges[0].prior)
+        row.prior = _prior_json(event.charges[0])
     return row
 
 
 def _copied(event: Event) -> tuple[object, ...]:
     """An event as COPY takes it, in the order of the columns of EventRow."""
-    prior = _prior_json(event.charges[0].prior) if event.charges else None
+    prior = _prior_json(event.charges[0]) if event.charges else None
     return (
         *_usual(event, quantity=Decimal(event.quantity)),
         event.key_digest,
@@ -402,11 +437,11 @@ def _answer_row(answer: StoredAnswer) -> dict[str, object]:
     }
 
 
-def _counter_row(account_id: int, slot: tuple[int, date], counter: Counter) -> dict[str, object]:
+def _counter_row(account_id: int, slot: tuple[int, str], counter: Counter) -> dict[str, object]:
     return {
         "account_id": account_id,
         "price_id": slot[0],
-        "month": slot[1],
+        "period": slot[1],
         "units": fraction_text(counter.units),
         "billed": fraction_text(counter.billed),
         "maximum_transaction_id": counter.maximum_transaction_id,
@@ -434,15 +469,25 @@ def _gated_row(gated: GatedEvent) -> dict[str, object]:
     }
 
 
-def _prior_json(prior: Prior | None) -> dict[str, object] | None:
-    if prior is None:
+def _prior_json(charge: Charge) -> dict[str, object] | None:
+    """What a charge remembers of how it came about: what its price had seen before, what it is the overage of."""
+    prior, overage = charge.prior, charge.overage
+    if prior is None and overage is None:
         return None
-    return {
-        "month": prior.month,
-        "units": fraction_text(prior.units),
-        "billed": fraction_text(prior.billed),
-        "counted": fraction_text(prior.counted),
-    }
+    kept: dict[str, object] = {}
+    if prior is not None:
+        kept["period"] = prior.period
+        kept["units"] = fraction_text(prior.units)
+        kept["billed"] = fraction_text(prior.billed)
+        kept["counted"] = fraction_text(prior.counted)
+    if overage is not None:
+        kept["overage"] = {
+            "denomination": overage.denomination,
+            "units": fraction_text(overage.units),
+            "unit": fraction_text(overage.unit),
+            "version_id": overage.version_id,
+        }
+    return kept
 
 
 def charge_json(charge: Charge) -> dict[str, object]:
@@ -456,7 +501,7 @@ def charge_json(charge: Charge) -> dict[str, object]:
         "price_version_id": charge.price_version_id,
         "cost": fraction_text(charge.cost),
         "residue": fraction_text(charge.residue),
-        "prior": _prior_json(charge.prior),
+        "prior": _prior_json(charge),
     }
 
 
@@ -492,10 +537,10 @@ def _state(row: Record) -> AccountState:
         )
     }
     counters = {
-        (price_id, date.fromisoformat(month)): Counter(parse_fraction(units), parse_fraction(billed), maximum)
-        for price_id, month, units, billed, maximum in decoded(row["counters"])
+        (price_id, period): Counter(parse_fraction(units), parse_fraction(billed), maximum)
+        for price_id, period, units, billed, maximum in decoded(row["counters"])
     }
-    return AccountState(
+    state = AccountState(
         row["id"],
         row["environment_id"],
         row["tick"],
@@ -506,6 +551,63 @@ def _state(row: Record) -> AccountState:
         row["expires_at"],
         row["bar"],
     )
+    if row["plan"] is not None:
+        state = state._replace(plan=_on_plan(row["plan"]))
+    if row["own_prices"] is not None:
+        own_prices, own_versions = _own_prices(row["own_prices"])
+        state = state._replace(own_prices=own_prices, own_versions=own_versions)
+    return state
+
+
+def _on_plan(text: str) -> OnPlan:
+    version_id, override_id, terms, unspent, periods = decoded(text)
+    return OnPlan(
+        version_id,
+        None if override_id is None else _agreed_terms(override_id, terms),
+        tuple((_instant(micros), str(name)) for micros, name in periods or ()),
+        unspent,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _agreed_terms(override_id: int, terms: str) -> PlanTerms:  # noqa: ARG001 - the id belongs to what is remembered
+    """Plan terms agreed with one account, read once: they never change under their id."""
+    return plan_terms(msgspec.json.decode(terms))
+
+
+def _own_prices(text: str) -> tuple[Mapping[str, Families], Mapping[int, PriceVersion]]:
+    """Event prices agreed with an account: those in force by type, and every version there ever was."""
+    prices: dict[int, EventPrice] = {}
+    versions: dict[int, PriceVersion] = {}
+    for id, price_id, number, kind, denomination, match, terms, effective_at, is_in_force in decoded(text):
+        version = versions[id] = _own_version(id, price_id, number, denomination, terms, effective_at)
+        if is_in_force:
+            known = prices.get(price_id)
+            earlier = () if known is None else known.versions
+            matched = msgspec.json.decode(match)
+            prices[price_id] = EventPrice(price_id, kind, denomination, matched, (*earlier, version))
+    return families_of(prices.values()), versions
+
+
+@lru_cache(maxsize=4096)
+def _own_version(
+    id: int, price_id: int, number: int, denomination: str, terms: str, effective_micros: int
+) -> PriceVersion:
+    return price_version(
+        id=id,
+        price_id=price_id,
+        number=number,
+        denomination=denomination,
+        effective_at=_instant(effective_micros),
+        terms=msgspec.json.decode(terms),
+    )
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _instant(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 async def save_moves(
@@ -519,18 +621,44 @@ async def save_moves(
 
     ``before`` is the state the moves were decided on; a balance may be moved several times, the last one stands.
     """
-    account_id = before.account_id
-    last = {balance.denomination: balance for balance, _ in moves}
-    low = [
-        {"account_id": account_id, "denomination": denomination, "at": now}
-        for denomination, balance in last.items()
-        if _went_low(before, balance)
-    ]
-    await unit.execute("update account set tick = $2 where id = $1", account_id, tick)
+    await save_many_moves(unit, [(before, tick, moves, now)])
+
+
+async def save_many_moves(
+    unit: Unit,
+    many: Sequence[tuple[AccountState, int, Sequence[tuple[Balance, Transaction | None]], datetime]],
+) -> None:
+    """Write the moves of many accounts that this unit has locked, in as few statements as those of one.
+
+    Per account, each named once: the state its moves were decided on, its tick after them, the moves, and when.
+    """
+    if not many:
+        return
+    balances: list[dict[str, object]] = []
+    transactions: list[dict[str, object]] = []
+    low: list[dict[str, object]] = []
+    for before, _, moves, now in many:
+        account_id = before.account_id
+        arrived: dict[str, int] = {}
+        for _, made in moves:
+            if made is not None:
+                transactions.append(_transaction_row(account_id, made))
+                if made.book not in TAKEN_BOOKS:
+                    arrived[made.denomination] = arrived.get(made.denomination, 0) + made.amount
+        for denomination, balance in {balance.denomination: balance for balance, _ in moves}.items():
+            balances.append({**_balance_row(account_id, balance, now), "arrived": arrived.get(denomination, 0)})
+            if _went_low(before, balance):
+                low.append({"account_id": account_id, "denomination": denomination, "at": now})
+    await unit.execute(
+        "update account set tick = moved.tick from unnest($1::bigint[], $2::bigint[]) as moved (id, tick)"
+        " where account.id = moved.id",
+        [before.account_id for before, *_ in many],
+        [tick for _, tick, *_ in many],
+    )
     await unit.execute(
         "select tenuto_put_balances($1), tenuto_put_transactions($2)",
-        _encode([_balance_row(account_id, balance, now) for balance in last.values()]).decode(),
-        _encode([_transaction_row(account_id, made) for _, made in moves if made is not None]).decode(),
+        _encode(balances).decode(),
+        _encode(transactions).decode(),
     )
     if low:
         await unit.execute("select tenuto_save_rest($1)", _encode({"low": low}).decode())

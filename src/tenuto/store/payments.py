@@ -141,6 +141,17 @@ def older(whose: Whose, page: Page, arguments: list[object], alias: str) -> str:
     return where
 
 
+async def give_up(unit: Unit, account_id: int, payment_id: int | None, now: datetime) -> None:
+    """Give up a payment that failed or was skipped: its intent waits for a card that nobody will name."""
+    await unit.execute(
+        "update payment set status = 'voided', next_attempt_at = null, finished_at = $3, updated_at = $3"
+        " where account_id = $1 and id = $2 and status in ('failed', 'skipped')",
+        account_id,
+        payment_id,
+        now,
+    )
+
+
 async def skipped_payments(
     reader: Reader, environment_id: int, account_id: int | None, limit: int
 ) -> list[tuple[int, int]]:

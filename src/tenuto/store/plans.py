@@ -91,7 +91,7 @@ async def archive_plan(unit: Unit, environment_id: int, plan_id: int, now: datet
 async def read_plan(reader: Reader, environment_id: int, plan_id: int) -> PlanRow | None:
     """A plan at its latest version, archived or not."""
     row = await reader.fetchrow(f"{_LATEST} where p.environment_id = $1 and p.id = $2", environment_id, plan_id)
-    return None if row is None else plan_row(row)
+    return None if row is None else _row(row)
 
 
 async def list_plans(
@@ -113,7 +113,7 @@ async def list_plans(
         code,
         is_archived,
     )
-    return [plan_row(row) for row in rows]
+    return [_row(row) for row in rows]
 
 
 async def list_versions(
@@ -127,7 +127,7 @@ async def list_versions(
         limit,
         after if after is not None else 0,
     )
-    return [plan_row(row) for row in rows]
+    return [_row(row) for row in rows]
 
 
 async def read_plan_versions(
@@ -145,7 +145,7 @@ async def read_plan_versions(
             id=row["id"],
             plan_id=row["plan_id"],
             number=row["number"],
-            terms=terms_of_text(row["terms"]),
+            terms=_terms(row["terms"]),
             prices=families_of(prices.get(row["id"], ())),
             is_archived=row["archived_at"] is not None,
         )
@@ -153,12 +153,16 @@ async def read_plan_versions(
     ]
 
 
+def terms_of_plan(row: PlanRow) -> PlanTerms:
+    """The terms of a row."""
+    return plan_terms(row.terms)
+
+
+def _row(row: Record) -> PlanRow:
+    return PlanRow(*(msgspec.json.decode(row[name]) if name == "terms" else row[name] for name in PlanRow._fields))
+
+
 @lru_cache(maxsize=4096)
-def terms_of_text(text: str) -> PlanTerms:
+def _terms(text: str) -> PlanTerms:
     """Terms from the JSON in which they are kept; cached, since an environment reads all that ever were."""
     return plan_terms(msgspec.json.decode(text))
-
-
-def plan_row(row: Record) -> PlanRow:
-    """A row as a value."""
-    return PlanRow(*(msgspec.json.decode(row[name]) if name == "terms" else row[name] for name in PlanRow._fields))

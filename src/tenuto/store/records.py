@@ -7,12 +7,12 @@ windows that widen until enough rows are found: no index by company has to be ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tenuto.core.event import Charge, Event, GatedEvent, Prior, Reason, State, UsageEvent, as_of
+from tenuto.core.event import Charge, Event, GatedEvent, OverageOf, Prior, Reason, State, UsageEvent, as_of
 from tenuto.core.money import Exact, parse_fraction
 
 from .database import Reader, Record
@@ -113,6 +113,20 @@ class BalanceRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     refill: RefillShown | None
+    plan: PlanShown | None
+
+
+class PlanShown(NamedTuple):
+    """The plan that manages a balance, as it is shown with it.
+
+    ``variable_units`` are those the account chose, None where there is nothing to choose. Where it includes units,
+    ``last_at`` is when they came last, ``next_at`` when they come again.
+    """
+
+    id: int
+    variable_units: int | None
+    last_at: datetime | None
+    next_at: datetime | None
 
 
 class RefillShown(NamedTuple):
@@ -140,8 +154,26 @@ select b.account_id, b.denomination, b.amount, b.pending - coalesce((
         ) as lapsed), 0)::bigint as pending,
     b.residue_num::text as numerator, b.residue_den::text as denominator, b.credit_limit, b.created_at, b.updated_at,
     r.amount as refill_amount, r.charge_amount, r.charge_denomination, r.threshold, r.is_monthly, r.last_at, r.next_at,
-    r.parked_code
-from balance b left join refill r on r.account_id = b.account_id and r.denomination = b.denomination
+    r.parked_code, m.plan_id, m.variable_units, m.included_last_at, m.included_next_at
+from balance b
+left join refill r on r.account_id = b.account_id and r.denomination = b.denomination
+left join lateral (
+    select s.plan_id, k.variable_units, case when k.is_included then s.renewed_at end as included_last_at,
+        case when not k.is_included then null
+            -- The last period of a year is still filled every month, and then not begun again.
+            when s.refill_at is not null then s.refill_at
+            when not s.cancels_at_end and s.cadence <> 'ONE_OFF' then s.period_end end as included_next_at
+    from subscription s
+    left join plan_override o on o.account_id = s.account_id and o.id = s.override_id
+    left join plan_version v on v.environment_id = s.environment_id and v.id = s.version_id
+    cross join lateral (select coalesce(o.terms, v.terms) -> 'balances' -> b.denomination as terms,
+        coalesce((s.variable_units ->> b.denomination)::bigint, 0) as chosen) t
+    cross join lateral (select
+        case when json_typeof(t.terms -> 'variable_amount_cost') <> 'null' then t.chosen end as variable_units,
+        coalesce((t.terms ->> 'amount')::bigint, 0) + t.chosen > 0 as is_included) k
+    where s.account_id = b.account_id and s.status not in ('cancelled', 'pending_card')
+        and json_typeof(t.terms) = 'object'
+) m on true
 """
 
 
@@ -182,7 +214,11 @@ def _balance(row: Record) -> BalanceRow:
         row["created_at"],
         row["updated_at"],
         None if row["refill_amount"] is None else RefillShown(*(row[name] for name in _REFILL_COLUMNS)),
+        None if row["plan_id"] is None else PlanShown(*(row[name] for name in _PLAN_COLUMNS)),
     )
+
+
+_PLAN_COLUMNS: Final = ("plan_id", "variable_units", "included_last_at", "included_next_at")
 
 
 _REFILL_COLUMNS: Final = (
@@ -288,6 +324,16 @@ async def owns_account(reader: Reader, environment_id: int, account_id: int) -> 
     return found is not None
 
 
+async def read_own_version(reader: Reader, account_id: int, version_id: int) -> Record | None:
+    """One version of an event price agreed with an account, whether that is still in force or not."""
+    return await reader.fetchrow(
+        "select price_id, number, type, denomination, match, created_at, terms, effective_at from price_override"
+        " where account_id = $1 and id = $2",
+        account_id,
+        version_id,
+    )
+
+
 async def read_posting(reader: Reader, event: Event) -> list[Event]:
     """The events after ``event`` that were billed by the same request, as they were billed, in order."""
     rows = await reader.fetch(
@@ -365,12 +411,14 @@ def event_of(row: Record) -> Event:
     """An event as core knows it, from a row of ``_EVENT``."""
     charges: tuple[Charge, ...] = ()
     if row["denomination"] is not None:
+        prior = decoded(row["prior"])
         first = Charge(
             row["denomination"],
             row["amount"],
             parse_fraction(row["cost"]),
             row["price_version_id"],
-            _prior_of(decoded(row["prior"])),
+            _prior_of(prior),
+            _overage_of(prior),
             row["transaction_id"],
             row["transaction_seq"],
             row["balance_amount"],
@@ -423,6 +471,7 @@ def _charge_of(charge: Mapping[str, Any]) -> Charge:
         parse_fraction(charge["cost"]),
         charge["price_version_id"],
         _prior_of(charge["prior"]),
+        _overage_of(charge["prior"]),
         charge["transaction_id"],
         charge["transaction_seq"],
         charge["balance_amount"],
@@ -432,13 +481,25 @@ def _charge_of(charge: Mapping[str, Any]) -> Charge:
 
 
 def _prior_of(prior: Mapping[str, Any] | None) -> Prior | None:
-    if not prior:
+    if not prior or "period" not in prior:
         return None
     return Prior(
-        date.fromisoformat(prior["month"]),
+        prior["period"],
         parse_fraction(prior["units"]),
         parse_fraction(prior["billed"]),
         parse_fraction(prior["counted"]),
+    )
+
+
+def _overage_of(prior: Mapping[str, Any] | None) -> OverageOf | None:
+    if not prior or "overage" not in prior:
+        return None
+    overage = prior["overage"]
+    return OverageOf(
+        overage["denomination"],
+        parse_fraction(overage["units"]),
+        parse_fraction(overage["unit"]),
+        overage["version_id"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -48,6 +48,32 @@ async def list_refills(reader: Reader, account_id: int) -> list[Refill]:
     """The refills of an account's balances."""
     rows = await reader.fetch(f"{_SELECT} where r.account_id = $1 order by r.denomination", account_id)
     return [refill_of(row) for row in rows]
+
+
+class LastFilling(NamedTuple):
+    """The last monthly filling of a balance: the units it gave, and how many of them are left."""
+
+    units: int
+    left: int
+
+
+async def last_filling(reader: Reader, account_id: int, denomination: str) -> LastFilling | None:
+    """What is left of the last monthly refill: refilled units are used first, and it is at most what it gave."""
+    row = await reader.fetchrow(
+        "select f.amount as units, b.amount as held, ("
+        " select coalesce(-sum(t.amount), 0)::bigint from transaction t where t.account_id = f.account_id"
+        " and t.denomination = f.denomination and t.seq > f.seq and t.book in ('usage', 'overage')) as used"
+        " from transaction f join payment p on p.account_id = f.account_id and p.id = f.cause_id"
+        " join balance b on b.account_id = f.account_id and b.denomination = f.denomination"
+        " where f.account_id = $1 and f.denomination = $2 and f.book = 'refill' and f.amount > 0"
+        " and p.reason in ('refill', 'refill_start') and p.status = 'succeeded' order by f.seq desc limit 1",
+        account_id,
+        denomination,
+    )
+    if row is None:
+        return None
+    units: int = row["units"]
+    return LastFilling(units, max(0, min(units - row["used"], units, row["held"])))
 
 
 def refill_of(row: Record) -> Refill:
