@@ -386,13 +386,10 @@ class Book:
             overflow.count,
         )
 
-    def transaction_of(self, charge: Taken | Charge) -> Transaction | None:
-        """The transaction that a posted charge became part of; None where no whole unit moved."""
-        return (self.made if charge.overage is None else self.overflowed).get(charge.denomination)
-
     def snapshot(self, charge: Charge) -> Charge:
         """The charge of an ended event with what the ending did to its balance."""
-        after, made = self.after[charge.denomination], self.transaction_of(charge)
+        after = self.after[charge.denomination]
+        made = (self.made if charge.overage is None else self.overflowed).get(charge.denomination)
         return charge._replace(
             transaction_id=made.id if made else None,
             transaction_seq=made.seq if made else None,

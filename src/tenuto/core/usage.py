@@ -304,7 +304,9 @@ def _event(draft: _Draft, account_id: int, posting: int, book: Book, now: dateti
     charges: list[Charge] = []
     for taken in draft.taken:
         after = book.after[taken.denomination]
-        made = book.transaction_of(taken) if event.state == "complete" else None
+        made = None
+        if event.state == "complete":
+            made = (book.made if taken.overage is None else book.overflowed).get(taken.denomination)
         charges.append(
             Charge(
                 *taken,

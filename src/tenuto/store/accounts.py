@@ -356,15 +356,16 @@ _ACCOUNT: Final = (
     " left join plan_version w on w.environment_id = a.environment_id and w.id = s.version_id"
     " left join plan_override o on o.account_id = a.id and o.id = s.override_id"
 )
-_OF_PLAN: Final = len(AccountPlan._fields)
 
 
 def _account(row: Record) -> Account:
     """A row of :data:`_ACCOUNT`: the account's own columns, then those of its plan."""
-    *own, flags = row
-    plan = own[1 - _OF_PLAN :]
-    found = None if plan[0] is None else AccountPlan(*plan, flags=decoded(flags) or {})
-    return Account(*own[: 1 - _OF_PLAN], plan=found)
+    values = list(row)
+    at = len(values) - len(AccountPlan._fields)
+    plan = None
+    if values[at] is not None:
+        plan = AccountPlan(*values[at:])._replace(flags=decoded(values[-1]) or {})
+    return Account(*values[:at], plan)  # type: ignore[call-arg] # mypy counts the rest as one more than it may be
 
 
 async def read_account(reader: Reader, environment_id: int, account_id: int) -> Account | None:

@@ -1,0 +1,104 @@
+"""An account on a plan over HTTP: started, changed, renewed, paused, ended; every preview against what it previews."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from tests.client import Company, Reply
+
+BASIC: Final = {"name": "Basic", "balances": {"tokens": {"amount": 1000}}}
+PRO: Final = {"name": "Pro", "renewals": {"MONTHLY": {"amount": 4000}}, "balances": {"tokens": {"amount": 5000}}}
+
+
+def change(company: Company, account_id: str, plan_id: str, **more: object) -> Reply:
+    return company.call("POST", f"/v1/accounts/{account_id}/changeplan", {"plan_id": plan_id, **more})
+
+
+def shown(company: Company, account_id: str) -> Any:
+    return company.call("GET", f"/v1/accounts/{account_id}").data
+
+
+def amounts(company: Company, account_id: str) -> dict[str, int]:
+    found = company.call("GET", f"/v1/accounts/{account_id}/balance").data
+    return {balance["denomination"]: balance["amount"] for balance in found}
+
+
+def charges(company: Company, account_id: str) -> list[tuple[str, str, int]]:
+    found = company.call("GET", f"/v1/accounts/{account_id}/payments").data
+    return [(payment["reason"], payment["status"], payment["amount"]) for payment in reversed(found)]
+
+
+def forward(company: Company, days: float) -> Any:
+    moved = company.call("POST", "/v1/companies/{company}/clock", {"advance_seconds": int(days * 86400)})
+    assert moved.status == 200, moved
+    return moved.data["done"]
+
+
+def to(company: Company, now: str) -> Any:
+    moved = company.call("POST", "/v1/companies/{company}/clock", {"now": now})
+    assert moved.status == 200, moved
+    return moved.data["done"]
+
+
+def use(company: Company, account_id: str, units: int, denomination: str = "tokens") -> None:
+    usage = {"type": "USE", "cost_override_amount": units, "cost_override_denomination": denomination}
+    assert company.send(account_id, usage).status == 200
+
+
+@pytest.fixture
+def account_id(company: Company) -> str:
+    found = company.account()
+    company.card(found)
+    return found
+
+
+def test_an_account_begins_with_a_plan(company: Company, account_id: str) -> None:
+    plan_id = company.plan(**BASIC)
+    begun = change(company, account_id, plan_id)
+    assert begun.status == 200, begun
+    assert (begun.data["plan_id"], begun.data["plan_status"]) == (plan_id, "ACTIVE")
+    assert (begun.data["plan_renewal_cadence"], amounts(company, account_id)) == ("MONTHLY", {"USD": 0, "tokens": 1000})
+    assert charges(company, account_id) == [("plan_start", "succeeded", 1000)]
+
+
+def test_the_three_schemes_up(company: Company) -> None:
+    basic, pro = company.plan(**BASIC), company.plan(**PRO)
+    seen = {}
+    for scheme in ("sleeping_beauty", "snow_white", "ariel"):
+        account_id = company.account()
+        company.card(account_id)
+        assert change(company, account_id, basic).status == 200
+        use(company, account_id, 250)
+        preview = change(company, account_id, pro, scheme=scheme, preview=True).data
+        assert change(company, account_id, pro, scheme=scheme).status == 200
+        paid = charges(company, account_id)[1:]
+        assert [amount for _, _, amount in paid] == ([preview["charge"]] if preview["charge"] else [])
+        seen[scheme] = (preview["charge"], amounts(company, account_id)["tokens"])
+    assert seen == {"sleeping_beauty": (0, 750), "snow_white": (3000, 4750), "ariel": (3250, 5000)}
+
+
+def test_a_plan_renews_by_the_clock(company: Company, account_id: str) -> None:
+    to(company, "2030-01-31T10:00:00Z")
+    assert change(company, account_id, company.plan(**BASIC)).status == 200
+    use(company, account_id, 300)
+    assert shown(company, account_id)["next_plan_renewal"].startswith("2030-03-01 10:00:0")
+    to(company, "2030-03-02T00:00:00Z")
+    assert amounts(company, account_id) == {"USD": 0, "tokens": 1000}
+    assert shown(company, account_id)["next_plan_renewal"].startswith("2030-04-01 10:00:0")
+    assert [reason for reason, _, _ in charges(company, account_id)] == ["plan_start", "plan_renewal"]
+
+
+def test_an_account_made_with_a_plan_is_not_left_behind(company: Company) -> None:
+    plan_id = company.plan(**BASIC)
+    body = {"name": "Ada", "email": "ada@example.com", "plan_id": plan_id}
+    before = len(company.call("GET", "/v1/companies/{company}/accounts").data)
+    refused = company.call("POST", "/v1/companies/{company}/accounts", body)
+    assert (refused.status, refused.code) == (402, "payment_method_required")
+    declined = company.call("POST", "/v1/companies/{company}/accounts", {**body, "token": "tok_chargeCustomerFail"})
+    assert (declined.status, declined.code) == (402, "payment_failed")
+    assert len(company.call("GET", "/v1/companies/{company}/accounts").data) == before
+    made = company.call("POST", "/v1/companies/{company}/accounts", {**body, "token": "tok_visa"})
+    assert (made.status, made.data["plan_status"]) == (200, "ACTIVE")
+    assert amounts(company, made.data["id"]) == {"USD": 0, "tokens": 1000}
