@@ -44,6 +44,14 @@ class ChangePlanIn(msgspec.Struct, forbid_unknown_fields=True):
     preview: bool = False
 
 
+class PlanAskedIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The plan that an account is to begin with, where something else is asked for too."""
+
+    plan_id: str | None = None
+    plan_variable_amounts: dict[str, int] | None = None
+    plan_renewal_cadence: str | None = None
+
+
 class ModifyIn(msgspec.Struct, forbid_unknown_fields=True):
     """More of one balance a month, for another price, from now on."""
 
@@ -254,6 +262,21 @@ def plan_ask(given: ChangePlanIn) -> PlanAsk:
         cadence=None if given.cadence is None else cadence_of(given.cadence, "cadence"),
         units=None if given.plan_variable_amounts is None else chosen_units(given.plan_variable_amounts),
         scheme=scheme,
+    )
+
+
+def plan_asked(given: PlanAskedIn) -> PlanAsk | None:
+    """The plan that an account is to begin with (contract 2.1); None where none is."""
+    if given.plan_id is None:
+        if given.plan_variable_amounts is not None:
+            raise invalid("plan_variable_amounts", "go with a plan_id.")
+        return None
+    return plan_ask(
+        ChangePlanIn(
+            plan_id=given.plan_id,
+            cadence=given.plan_renewal_cadence,
+            plan_variable_amounts=given.plan_variable_amounts,
+        )
     )
 
 

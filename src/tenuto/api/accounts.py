@@ -31,7 +31,7 @@ from tenuto.store.invoices import read_owed
 
 from . import body as bodies
 from . import invoice_input, shapes
-from .account_plans import ChangePlanIn, in_steps, plan_ask, shown_account
+from .account_plans import PlanAskedIn, in_steps, plan_asked, shown_account
 from .invoice_input import InvoicingIn
 from .payments import refused_payment
 from .refills import balance_in, put_refill
@@ -99,7 +99,7 @@ class KeyIn(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: str | None = None
 
 
-class AccountIn(msgspec.Struct, forbid_unknown_fields=True):
+class AccountIn(PlanAskedIn, forbid_unknown_fields=True):
     """An account to open."""
 
     name: str
@@ -107,9 +107,6 @@ class AccountIn(msgspec.Struct, forbid_unknown_fields=True):
     metadata: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     stripe_id: str | None = None
     credit_limit: int | None = None
-    plan_id: str | None = None
-    plan_variable_amounts: dict[str, int] | None = None
-    plan_renewal_cadence: str | None = None
     enable_card_collector: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     token: str | None = None
     billing_address_id: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
@@ -352,7 +349,7 @@ async def open_account(call: Call) -> Answer:
         "credit_limit": None if given.credit_limit is None else bodies.whole(given.credit_limit, "credit_limit"),
     }
 
-    ask = _plan_asked(given)
+    ask = plan_asked(given)
     collects = _is_truthy(given.enable_card_collector)
     if given.token is not None:
         return await _open_with_card(call, fields, bodies.token(given.token, "token", TOKEN_MAX), ask)
@@ -377,18 +374,6 @@ async def open_account(call: Call) -> Answer:
         return shapes.wrapped(shown)
 
     return await call.once(verb, render, is_secret=collects)
-
-
-def _plan_asked(given: AccountIn) -> PlanAsk | None:
-    """The plan that an account is to begin with (contract 2.1)."""
-    if given.plan_id is None:
-        if given.plan_variable_amounts is not None:
-            raise invalid("plan_variable_amounts", "go with a plan_id.")
-        return None
-    asked = ChangePlanIn(
-        plan_id=given.plan_id, cadence=given.plan_renewal_cadence, plan_variable_amounts=given.plan_variable_amounts
-    )
-    return plan_ask(asked)
 
 
 async def _reread(call: Call, unit: Unit, account_id: int) -> Account:

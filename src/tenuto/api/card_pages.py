@@ -16,14 +16,16 @@ from litestar.handlers import HTTPRouteHandler
 
 from tenuto.core.identifiers import spell_of_account
 from tenuto.core.outcomes import Kind, Refusal
+from tenuto.core.plan import price_of
 from tenuto.engine import Engine
 from tenuto.service import cards
-from tenuto.store import accounts
+from tenuto.store import accounts, subscriptions
 from tenuto.store.accounts import Environment
-from tenuto.store.database import Contended, Unavailable
+from tenuto.store.database import Contended, Reader, Unavailable
 from tenuto.store.payments import Link
 
 from .invoice_pages import GONE, HEAD, HEADERS, page
+from .invoice_pdf import money
 
 if TYPE_CHECKING:
     from .app import Application
@@ -113,11 +115,12 @@ async def _shown(
 ) -> Response[str]:
     async with engine.database.reading() as reader:
         account = await accounts.read_account(reader, environment.id, link.account_id)
+        pending = await _pending_plan(reader, environment, link.account_id)
     assert account is not None
     told = f'<p class="notice" role="alert">{escape(notice)}</p>\n' if notice else ""
     address = f"/pay/{escape(token)}"
     title = f"Add a card for {escape(account.name)}"
-    head = f'<p class="soft">{escape(environment.company_name)}</p>\n<h1>{title}</h1>\n{told}'
+    head = f'<p class="soft">{escape(environment.company_name)}</p>\n<h1>{title}</h1>\n{pending}{told}'
     if _is_sandbox(environment):
         choices = "".join(
             f'<p><label><input type="radio" name="token" value="{value}"{" checked" if not index else ""}> {label}'
@@ -141,6 +144,19 @@ async def _shown(
     scripts = f'<script src="{_ELEMENTS}/v3/" defer></script>\n<script src="/static/card.js" defer></script>\n'
     headers = {**HEADERS, "content-security-policy": _ELEMENTS_POLICY}
     return Response(_whole(head + form, scripts), status_code=200, media_type="text/html", headers=headers)
+
+
+async def _pending_plan(reader: Reader, environment: Environment, account_id: int) -> str:
+    """What the card will be charged for, where a plan waits for it."""
+    found = await subscriptions.read_subscription(reader, account_id)
+    if found is None or found.status != "pending_card":
+        return ""
+    terms = await subscriptions.read_terms(reader, environment.id, account_id, found)
+    price = price_of(terms, found.cadence, found.variable_units)
+    amount = money(price, terms.denomination) if terms.charges_money else f"{price} {terms.denomination}"
+    each = {"MONTHLY": " each month", "YEARLY": " each year", "ONE_OFF": ""}[found.cadence]
+    trial = f", after {terms.trial_days} days for nothing" if terms.trial_days else ""
+    return f"<p>Saving a card begins {escape(terms.name)}: {escape(amount)}{each}{trial}.</p>\n"
 
 
 def _whole(inside: str, scripts: str = "") -> str:

@@ -16,7 +16,7 @@ from tenuto.engine import Answer
 from tenuto.gateway.port import Card
 from tenuto.service import accounts as accounts_service
 from tenuto.service import cards as service
-from tenuto.service import payments, refunds
+from tenuto.service import payments, refunds, subscriptions
 from tenuto.service.idempotency import Steps
 from tenuto.store import accounts
 from tenuto.store import payments as store
@@ -26,6 +26,7 @@ from tenuto.store.payments import Link, StoredCard
 
 from . import body as bodies
 from . import shapes
+from .account_plans import PlanAskedIn, plan_asked
 from .accounts import NAME_MAX, email
 from .body import spelled
 from .routes import Call, Route
@@ -79,14 +80,14 @@ class CardChange(msgspec.Struct, forbid_unknown_fields=True):
     default: bool
 
 
-class CardLinkIn(msgspec.Struct, forbid_unknown_fields=True):
+class CardLinkIn(PlanAskedIn, forbid_unknown_fields=True):
     """A link to make: where the person goes afterwards, and for how long it can be used."""
 
     return_url: str | None = None
     expires_in_seconds: int | None = None
 
 
-class AccountLinkIn(msgspec.Struct, forbid_unknown_fields=True):
+class AccountLinkIn(PlanAskedIn, forbid_unknown_fields=True):
     """A link for a customer who has no account yet."""
 
     name: str
@@ -232,7 +233,11 @@ async def make_link(call: Call) -> Answer:
     given = call.decoded(CardLinkIn) if call.body else CardLinkIn()
     life, address = _life(given.expires_in_seconds), _return_url(given.return_url)
 
+    ask = plan_asked(given)
+
     async def verb(unit: Unit) -> tuple[Link, str]:
+        if ask is not None:
+            await subscriptions.wait_for_card(call.engine, unit, call.environment, account.id, ask)
         return await service.make_link(call.engine, unit, call.environment, account.id, return_url=address, life=life)
 
     return await call.once(verb, lambda made: shapes.wrapped(link_out(call, *made)), is_secret=True)
@@ -250,9 +255,15 @@ async def make_account_link(call: Call) -> Answer:
         "credit_limit": None,
     }
     life, address = _life(given.expires_in_seconds), _return_url(given.return_url)
+    ask = plan_asked(given)
 
     async def verb(unit: Unit) -> tuple[Account, Link, str]:
         account = await accounts_service.open_account(call.engine, unit, call.environment, **fields)
+        if ask is not None:
+            await subscriptions.wait_for_card(call.engine, unit, call.environment, account.id, ask)
+            found = await accounts.read_account(unit, call.environment.id, account.id)
+            assert found is not None
+            account = found
         link, token = await service.make_link(
             call.engine, unit, call.environment, account.id, return_url=address, life=life
         )

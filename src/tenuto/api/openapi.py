@@ -15,6 +15,7 @@ from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
 from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX
 
+from .account_plans import UNITS_MAX
 from .routes import LIMIT_MAX, Param, Route
 from .usage import CloudEvent, record_events
 
@@ -71,7 +72,7 @@ _RATE: Final = {
     ]
 }
 _STATES: Final = {"enum": ["complete", "completed", "pending", "cancelled", "canceled"]}
-_LATER: Final = {"description": "Comes with plans, which are not served yet."}
+_LATER: Final = {"description": "Is not served yet."}
 _ABOVE_ZERO: Final = {"minimum": 1, "maximum": AMOUNT_MAX}
 _COUNT: Final[Mapping[str, Mapping[str, Any]]] = {"integer": _WHOLE, "string": {"pattern": "^[0-9]{1,16}$"}}
 _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
@@ -189,7 +190,8 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "balances": {"array": {"minItems": 1, "maxItems": BALANCES_MAX}, "object": {"maxProperties": BALANCES_MAX}},
     "flags": {"object": {"maxProperties": FLAGS_MAX}},
     "event_prices": {"array": {"maxItems": EVENT_PRICES_MAX}},
-    "plan_variable_amounts": {"": _LATER},
+    "plan_variable_amounts": {"object": {"maxProperties": UNITS_MAX}},
+    "plan_renewal_cadence": {"string": {"pattern": "^[A-Za-z_]{1,16}$"}},
     "enable_card_collector": {"": {"description": "True (or 1) gives the account a `card_collector_url`."}},
     "token": {"string": {"pattern": "^[!-~]{1,255}$"}},
     "billing_address_id": {"": _LATER},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.core.outcomes import Kind, Refusal, invalid
-from tenuto.core.payment import Payment, shown_status
+from tenuto.core.payment import Payment, PaymentReason, shown_status
 from tenuto.engine import Answer
 from tenuto.service import payments as service
 from tenuto.service import refunds
@@ -360,7 +360,7 @@ def _listing(path: str) -> Route:
         query=(
             *PAGING,
             Param("status", "pending|succeeded|failed|skipped|voided|refunded", "Only payments with this status."),
-            Param("reason", "deposit|refill|threshold_refill|refill_start|invoice", "Only payments for this."),
+            Param("reason", "|".join(get_args(PaymentReason)), "Only payments for this."),
             Param("method", "card|balance|out_of_band", "Only payments made this way."),
             Param("currency", "text", "Only payments in this currency."),
             Param("from", "moment", "Made at or after this time."),

@@ -57,8 +57,16 @@ class CompanyOut(Shape):
     stripe_publishable_key: str | None
     stripe_webhook_secret: str | None
     refill_caps: RefillCapsOut
+    plans: PlanSettingsOut
     invoicing: dict[str, Any]
     created_at: str | None
+
+
+class PlanSettingsOut(Shape):
+    """How plans change where no scheme is named, and what becomes of one whose renewal was refused for good."""
+
+    scheme: str
+    failed_renewal: str
 
 
 class RefillCapsOut(Shape):
@@ -369,6 +377,9 @@ def company(environment: Environment) -> CompanyOut:
         stripe_publishable_key=environment.stripe.publishable_key,
         stripe_webhook_secret="whsec_…" if environment.stripe.webhook_secret is not None else None,
         refill_caps=RefillCapsOut(**RefillCaps(**environment.money.get("refills", {}))._asdict()),
+        plans=PlanSettingsOut(
+            **{"scheme": "sleeping_beauty", "failed_renewal": "past_due", **environment.money.get("plans", {})}
+        ),
         invoicing=invoicing(settings_of(environment.money)),
         created_at=spelled(environment.created_at),
     )
