@@ -148,6 +148,19 @@ class Company:
         assert reply.status == 200, reply
         return str(reply.data["payment"]["id"])
 
+    def start(self, account_id: str, plan_id: str, **more: object) -> str:
+        """The id of a plan that an account begins with, or changes to as ``more`` says."""
+        reply = self.call("POST", f"/v1/accounts/{account_id}/changeplan", {"plan_id": plan_id, **more})
+        assert reply.status == 200, reply
+        return plan_id
+
+    def grant(self, account_id: str, amount: int = 10, denomination: str = "credits", **more: object) -> str:
+        """The id of a grant by hand."""
+        path = f"/v1/accounts/{account_id}/balance/{denomination}/grants"
+        reply = self.call("POST", path, {"amount": amount, **more})
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
     def own_stripe(self) -> str:
         """A Stripe key of the company's own, which it is charged with from now on."""
         mode = self.call("GET", "/v1/companies/{company}").data["mode"]

@@ -111,7 +111,7 @@ def test_the_company_and_its_settings(company: Company) -> None:
     }
     changed = company.call("PUT", "/v1/companies/{company}", changes)
 
-    money = {"stripe_key", "stripe_publishable_key", "stripe_webhook_secret", "refill_caps", "invoicing"}
+    money = {"stripe_key", "stripe_publishable_key", "stripe_webhook_secret", "refill_caps", "plans", "invoicing"}
     assert set(found.data) == {"id", "name", "mode", "created_at", *money, *changes}
     assert found.data["refill_caps"] == {"per_hour": 4, "per_day": 24, "amount_per_day": None}
     assert (found.data["time_zone"], found.data["default_credit_limit"]) == ("UTC", 0)
@@ -220,6 +220,7 @@ def test_every_path_form_is_served(company: Company, form: str) -> None:
     ids |= {"denomination": "credits", "key_id": "k_00000000", "invoice_id": company.invoice(account), "position": "1"}
     ids |= {"card_id": company.card(account), "payment_id": company.deposit(account), "plan_id": company.plan()}
     ids["account_price_id"] = company.agreed_price(account, "A", "credits", "1")
+    company.start(account, ids["plan_id"])
     for route in ROUTES:
         if route.method == "GET":
             assert company.call("GET", form.format(route.path.format(**ids))).status == 200, route.path

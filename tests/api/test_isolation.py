@@ -32,6 +32,7 @@ UNKNOWN: Final = {
     "invoice_id": "inv_000000000000000000",
     "card_id": "card_000000000000000000",
     "payment_id": "pay_000000000000000000",
+    "grant_id": "g_000000000000000000",
 }
 NO_IDS: Final = frozenset({"denomination", "position", "mode"})
 ID_KINDS: Final = frozenset({"account_id", "event_id"})
@@ -98,8 +99,11 @@ def populated(company: Company, *, live: bool) -> Side:
         "position": "1",
         "card_id": company.card(account),
         "payment_id": [company.deposit(account) for _ in range(2)][-1],
+        "grant_id": [company.grant(account) for _ in range(2)][-1],
         "mode": "live" if live else "test",
     }
+    for scheme in ("snow_white", "ariel"):
+        company.start(account, plan, scheme=scheme)
     cursors: dict[str, str] = {}
     for route in ROUTES:
         if route.is_list and any(param.kind == "cursor" for param in route.query):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -71,8 +72,10 @@ def described(service: Server) -> Iterator[Service]:
             "position": "1",
             "card_id": company.card(account),
             "payment_id": company.deposit(account),
+            "grant_id": company.grant(account),
             "mode": "test",
         }
+        company.start(account, ids["plan_id"])
         # The first PDF of a process loads its fonts; that is not what is measured here.
         assert company.call("GET", f"/v1/invoices/{ids['invoice_id']}/pdf").status == 200
         schema = schemathesis.openapi.from_dict(client.call("GET", "/openapi.json").body)
@@ -177,14 +180,16 @@ def test_the_examples_run(service: Server, route: Route) -> None:
             "event_id": event,
             "price_id": company.price("OTHER", "credits", "1"),
             "account_price_id": company.agreed_price(account, "OTHER", "credits", "2"),
-            "plan_id": company.plan(),
+            "plan_id": company.plan(balances={"tokens": {"amount": 1000}}),
             "denomination": "new" if route.method == "POST" else "credits",
             "invoice_id": company.invoice(account, is_final=route.method != "PUT"),
             "card_id": company.card(account),
             "payment_id": company.deposit(account),
         }
+        company.start(account, ids["plan_id"])
         company.send(account, type="USED", cost_override_amount=9, cost_override_denomination="USD")
-        reply = company.call(route.method, f"/v1{route.path.format(**ids)}", route.example)
+        body = json.loads(json.dumps(route.example).replace("p_00000000", ids["plan_id"]))
+        reply = company.call(route.method, f"/v1{route.path.format(**ids)}", body)
 
     assert reply.status == 200, reply.raw
 
@@ -214,6 +219,6 @@ def test_every_id_parameter_is_named_by_its_kind(document: dict[str, Any]) -> No
                     assert one["name"] in {
                         *("company_id", "account_id", "event_id", "price_id", "key_id", "denomination"),
                         *("invoice_id", "position", "payment_id", "card_id", "mode"),
-                        *("plan_id", "account_price_id"),
+                        *("plan_id", "account_price_id", "grant_id"),
                     }
                     assert one["schema"]["pattern"]

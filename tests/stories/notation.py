@@ -90,15 +90,23 @@ class Story:
         for line in lines:
             if line.at is not None:
                 assert line.at >= self.clock.at, f"time runs backwards: {line.text}"
-                self.clock.at = line.at
+                await self.pass_until(line.at)
             verb, *words = line.words
             try:
-                answer = await getattr(self, f"do_{verb}")(words)
+                answer = await getattr(self, f"do_{verb.removesuffix('?')}")(words)
             except Refusal as refusal:
                 answer = f"refused {refusal.code}"
             assert (answer is None) == (line.answer is None), f"an arrow too many or too few: {line.text} {answer}"
             told.append(line.told(answer or ""))
+            await self.rest()
         return told
+
+    async def pass_until(self, at: datetime) -> None:
+        """Let time pass; nothing happens by itself."""
+        self.clock.at = at
+
+    async def rest(self) -> None:
+        """What happens by itself after each line: nothing."""
 
     # --- the scene
 
@@ -246,9 +254,9 @@ class Story:
             self.account_id,
             words[0],
         )
-        names = {"EVENT": "usage", "REVERSAL": "reversal", "ADJUSTMENT": "adjustment"}
+        names = {"REVERSAL": "reversal"}
         return " | ".join(
-            f"{row['seq']}: {names[row['type']]} {row['amount']:+} = {row['ending_balance']}" for row in rows
+            f"{row['seq']}: {names.get(row['type'], row['book'])} {row['amount']:+} = {row['ending_balance']}" for row in rows
         )
 
     async def do_show(self, words: list[str]) -> str:
@@ -306,6 +314,8 @@ def _answer(answer: Event | GatedEvent | None) -> str:
         return "not billed"
     if isinstance(answer, GatedEvent):
         facts = answer.details
+        if "available" not in facts:
+            return f"refused {answer.code}"
         return (
             f"refused {answer.code} ({facts['available']} available, {facts['required']} needed,"
             f" {facts['shortfall']} short)"

@@ -1,0 +1,429 @@
+"""A company whose customers are on plans, with the Stripe simulator, and what must be true of both books afterwards.
+
+Beside what :mod:`refill_world` tells: subscribers of every kind whose plans renew on one day, the door (a request is
+answered by the route's own function, so that a worker can die in the middle of it), and the count of dates, charges,
+steps and units that must come to the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import re
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, get_args
+
+import msgspec
+
+from tenuto.api.app import ROUTES
+from tenuto.api.auth import Caller, Callers
+from tenuto.api.routes import Call
+from tenuto.core.identifiers import spell, spell_of_account
+from tenuto.core.outcomes import Refusal
+from tenuto.core.payment import Action, Payment
+from tenuto.core.subscription import Subscription
+from tenuto.engine import Answer, Engine
+from tenuto.service import grants, invoicing, payments, plans, refills, refunds, subscriptions
+from tenuto.service.subscriptions import Begun, PlanAsk
+from tenuto.store import subscriptions as shelf
+from tenuto.store.database import AccountMovedOn, Contended
+from tests.conftest import MadeUpClock
+from tests.inside import Inside
+from tests.simulated import Simulated
+from tests.store.refill_world import CONFIRM, LEASE_AND_A_BIT, LIMIT, ROUNDS_MAX, Crash, World
+
+PRICE: Final = 1000
+INCLUDED: Final = 1000
+MONTH: Final = 31
+"""Days from the day on which every account begins to the day on which it renews."""
+BASIC: Final[dict[str, Any]] = {
+    "name": "Basic",
+    "renewal_denomination": "USD",
+    "renewals": {"MONTHLY": {"amount": PRICE}},
+    "balances": {"tokens": {"amount": INCLUDED}},
+}
+PRO: Final[dict[str, Any]] = {
+    **BASIC,
+    "name": "Pro",
+    "renewals": {"MONTHLY": {"amount": 4 * PRICE}},
+    "balances": {"tokens": {"amount": 5 * INCLUDED}},
+}
+BY_TOKEN: Final[dict[str, Any]] = {**BASIC, "name": "By token", "renewal_denomination": "credits"}
+FREE: Final[dict[str, Any]] = {**BASIC, "name": "Free", "renewals": {"MONTHLY": {"amount": 0}}}
+YEARLY: Final[dict[str, Any]] = {
+    **BASIC,
+    "name": "Yearly",
+    "renewals": {"YEARLY": {"amount": 10 * PRICE}},
+    "refill_cadence": "MONTHLY",
+}
+_REACH: Final = re.compile(r'\.reach\(f?"([^"]+)"\)')
+_SWEEPS: Final = (
+    subscriptions.renew_due,
+    grants.expire_grants,
+    refills.refill_due,
+    payments.collect_due,
+    refunds.refund_due,
+)
+_ROUTES: Final = {route.serve: route for route in ROUTES}
+
+
+def plan_points() -> list[str]:
+    """Every named fault point on the way of a plan's step, as the source names them now."""
+    found: set[str] = set()
+    for module in (payments, subscriptions):
+        source = inspect.getsource(module)
+        named = _REACH.findall(source)
+        assert len(named) == source.count(".reach("), "a fault point that is named in another way"
+        for name in named:
+            calls = [action for action in get_args(Action) if action not in {"wait", "none"}]
+            found.update(name.replace("{turn.action}", action) for action in calls)
+    assert not [name for name in found if "{" in name], "a fault point with a part that is not known"
+    return sorted(found)
+
+
+class Subscriber(NamedTuple):
+    """An account on a plan with what a renewal must come to: how often it is charged, and its tokens afterwards."""
+
+    account_id: int
+    kind: str
+    charge: int
+    tokens: int
+    steps: tuple[str, ...]
+
+
+class PlanWorld(World):
+    """One company's test half whose accounts are on plans."""
+
+    def __init__(self, engine: Engine, clock: MadeUpClock, stripe: Simulated, company: Inside) -> None:
+        super().__init__(engine, clock, stripe, company)
+        self.plans: dict[str, int] = {}
+
+    @classmethod
+    async def made(cls, dsn: str, clock: MadeUpClock, stripe: Simulated) -> PlanWorld:
+        """A company of its own."""
+        plain = await World.open(dsn, clock, stripe)
+        return cls(plain.engine, clock, stripe, plain.company)
+
+    # --- what there is to renew --------------------------------------------------------------------------------------
+
+    async def plan(self, terms: dict[str, Any]) -> int:
+        """A plan, published once by its name."""
+        if terms["name"] not in self.plans:
+            async with self.engine.database.writing() as unit:
+                row = await plans.publish_plan(self.engine, unit, self.environment, None, terms)
+            self.plans[terms["name"]] = row.id
+            await self.company.look()
+        return self.plans[terms["name"]]
+
+    async def step(self, account_id: int, ask: PlanAsk, engine: Engine | None = None) -> Begun:
+        """Change an account's plan, and drive its payment where it has one."""
+        engine = engine or self.engine
+        environment = await engine.environment(self.environment.id)
+        assert environment is not None
+        async with engine.database.writing() as unit:
+            begun = await subscriptions.change_plan(engine, unit, environment, account_id, ask, None)
+        if begun.payment is not None:
+            await self.drive(begun.payment, engine)
+        return begun
+
+    async def on(self, terms: dict[str, Any], card: str | None = "pm_card_visa", **balances: int) -> int:
+        """An account that begins with a plan now."""
+        plan_id = await self.plan(terms)
+        account_id = await self.customer(card)
+        for denomination, amount in balances.items():
+            await self.company.balance_opened(account_id, denomination, amount)
+        await self.step(account_id, PlanAsk(plan_id))
+        return account_id
+
+    async def invoiced(self, terms: dict[str, Any]) -> int:
+        """An account that pays by invoice and begins with a plan now."""
+        plan_id, account_id = await self.plan(terms), await self.customer(None)
+        async with self.engine.database.writing() as unit:
+            wanted = invoicing.TermsWanted("USD")
+            await invoicing.set_terms(self.engine, unit, self.environment, account_id, wanted)
+        await self.step(account_id, PlanAsk(plan_id))
+        return account_id
+
+    async def verb(self, decide: subscriptions.Decide, account_id: int, engine: Engine | None = None) -> Begun:
+        """Pause, resume, cancel or reinstate a plan."""
+        engine = engine or self.engine
+        async with engine.database.writing() as unit:
+            return await subscriptions.begin_step(engine, unit, self.environment, account_id, decide)
+
+    async def everybody(self, count: int) -> list[Subscriber]:
+        """``count`` accounts of each kind, all of which are due in a month."""
+        found: list[Subscriber] = []
+        for _ in range(count):
+            found += await self._one_of_each()
+        return found
+
+    async def _one_of_each(self) -> list[Subscriber]:
+        renewed = ("start", "renewal")
+        later = await self.on(BASIC)
+        await self.step(later, PlanAsk(await self.plan(PRO), scheme="sleeping_beauty"))
+        leaving = await self.on(BASIC)
+        await self.verb(subscriptions.cancelling(at_end=True, prorates=False), leaving)
+        by_token = await self.on(BY_TOKEN, None, credits=5 * PRICE)
+        return [
+            Subscriber(await self.on(BASIC), "card", PRICE, INCLUDED, renewed),
+            Subscriber(await self.invoiced(BASIC), "invoice", 0, INCLUDED, renewed),
+            Subscriber(by_token, "token", 0, INCLUDED, renewed),
+            Subscriber(await self.on(FREE, None), "free", 0, INCLUDED, renewed),
+            Subscriber(await self.on(YEARLY), "yearly", 0, INCLUDED, ("start", "refill")),
+            Subscriber(later, "scheduled", 4 * PRICE, 5 * INCLUDED, renewed),
+            Subscriber(leaving, "cancelling", 0, 0, ("start", "cancel")),
+        ]
+
+    async def many_due(self, count: int) -> None:
+        """``count`` accounts of two kinds whose renewals are due now: copied in SQL, for what they did is not asked."""
+        seeds = [await self.on(FREE, None), await self.on(BY_TOKEN, None, credits=5 * PRICE)]
+        tables = ("account", "balance", "transaction", "subscription", "subscription_period", "balance_grant")
+        async with self.engine.database.writing() as unit:
+            for table in (*tables, "subscription_step"):
+                columns = await unit.fetchval(
+                    "select string_agg(quote_ident(column_name), ', ' order by ordinal_position)"
+                    " from information_schema.columns where table_name = $1 and column_name <> $2"
+                    " and table_schema = 'public' and is_generated = 'NEVER'",
+                    table,
+                    "id" if table == "account" else "account_id",
+                )
+                key = "id" if table == "account" else "account_id"
+                await unit.execute(
+                    f"insert into {table} ({key}, {columns}) select {key} % 1000000007 * 1000 + n, {columns}"
+                    f" from {table}, generate_series(1, $2) n where {key} = any($1)",
+                    seeds,
+                    count // 2 - 1,
+                )
+        self.clock.forward(days=MONTH, hours=1)
+
+    # --- the door ----------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        serve: Callable[[Call], Awaitable[Answer]],
+        account_id: int | None,
+        body: dict[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        engine: Engine | None = None,
+        payment_id: int | None = None,
+    ) -> Answer:
+        """A request, answered by its route's own function; refusals are answers, and all else is a fault of ours."""
+        engine = engine or self.engine
+        environment = await engine.environment(self.environment.id)
+        assert environment is not None
+        params = {"company_id": spell("c", environment.company_id)}
+        if account_id is not None:
+            params["account_id"] = spell("a", account_id)
+        if payment_id is not None:
+            params["payment_id"] = spell_of_account("pay", account_id or 0, payment_id)
+        call = Call(
+            engine,
+            Callers(engine),
+            route=_ROUTES[serve],
+            params=params,
+            query={},
+            headers={} if key is None else {b"idempotency-key": key.encode()},
+            body=b"" if body is None else msgspec.json.encode(body),
+            request_id="req_test",
+            caller=Caller(environment, next(iter(environment.keys.values()))),
+        )
+        try:
+            return await serve(call)
+        except Refusal as refusal:
+            return Answer(409, msgspec.json.encode({"error": {"code": refusal.code, "message": refusal.message}}))
+        except Contended:
+            return Answer(503, msgspec.json.encode({"error": {"code": "overloaded"}}))
+
+    # --- working on it -----------------------------------------------------------------------------------------------
+
+    async def passes(self, engine: Engine) -> int:
+        done = 0
+        for sweep in _SWEEPS:
+            with contextlib.suppress(AccountMovedOn, Contended):  # the clockwork comes again
+                done += await sweep(engine, now=engine.now(), limit=LIMIT, environment_id=self.environment.id)
+        return done
+
+    async def dying(self, engine: Engine, point: str | None) -> None:
+        def reach(name: str) -> None:
+            self.reached[name] += 1
+            if name == point:
+                raise Crash(name)
+
+        engine.faults = reach
+        for sweep in _SWEEPS:
+            before = asyncio.all_tasks()
+            with contextlib.suppress(Crash):
+                await sweep(engine, now=engine.now(), limit=LIMIT, environment_id=self.environment.id)
+            await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+        engine.faults = None
+
+    async def unresolved(self) -> list[str]:
+        found = await World.unresolved(self)
+        rows = await self.company.rows(
+            "select s.account_id, s.status, s.next_at from subscription s where s.environment_id = $1"
+            " and s.next_at <= $2 and not exists (select from payment p where p.account_id = s.account_id"
+            " and p.slot = 'plan' and p.status = 'created' and p.declines > 0)",
+            self.environment.id,
+            self.engine.now_of(self.environment),
+        )
+        return found + [f"plan due: {dict(row)}" for row in rows]
+
+    async def calm(self) -> None:
+        """Nothing goes wrong any more; other workers bring everything to its end."""
+        self.stripe.heal()
+        self.engine.faults = None
+        async with self.worker() as fresh:
+            await self.recover(fresh)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def subscription(self, account_id: int) -> Subscription:
+        async with self.engine.database.reading() as reader:
+            found = await shelf.read_subscription(reader, account_id)
+        assert found is not None
+        return found
+
+    async def steps(self, account_id: int) -> list[tuple[str, datetime]]:
+        """What was done to a plan, oldest first: kind, and the date it was done for."""
+        rows = await self.company.rows(
+            "select kind, for_at from subscription_step where account_id = $1 order by id", account_id
+        )
+        return [(row["kind"], row["for_at"]) for row in rows]
+
+    async def kinds(self, account_id: int) -> Counter[str]:
+        return Counter(kind for kind, _ in await self.steps(account_id))
+
+    async def paid(self, account_id: int) -> list[int]:
+        """What the simulator's book says the account's cards were charged, oldest first."""
+        book = self.stripe.book(self.key)
+        intents = {intent["id"]: intent["metadata"]["tenuto_payment"] for intent in book["payment_intents"]}
+        ours = {
+            spell_of_account("pay", one.account_id, one.id)
+            for one in await self.payments()
+            if one.account_id == account_id
+        }
+        charged = [c for c in book["charges"] if c["status"] == "succeeded" and intents[c["payment_intent"]] in ours]
+        return [charge["amount"] for charge in reversed(charged)]
+
+    async def disagreements(self) -> list[str]:
+        """Where our book and the simulator's contradict each other: charges, credits and the steps they paid for."""
+        book, ours = self.stripe.book(self.key), await self.payments()
+        intents = {intent["id"]: intent["metadata"]["tenuto_payment"] for intent in book["payment_intents"]}
+        charges: dict[str, list[int]] = defaultdict(list)
+        for charge in book["charges"]:
+            if charge["status"] == "succeeded":
+                charges[intents[charge["payment_intent"]]].append(charge["amount"])
+        moves = await self.company.rows(
+            "select t.account_id, t.cause_id, t.amount from transaction t join account a on a.id = t.account_id"
+            " where a.environment_id = $1 and t.book = 'payment'",
+            self.environment.id,
+        )
+        credited: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for move in moves:
+            credited[move["account_id"], move["cause_id"]].append(move["amount"])
+        found: list[str] = []
+        for payment in ours:
+            public = spell_of_account("pay", payment.account_id, payment.id)
+            expected = [payment.amount] if payment.status == "succeeded" else []
+            charged = charges.pop(public, [])
+            if charged != expected:
+                found.append(f"{public} ({payment.reason}, {payment.status}) was charged {charged}, not {expected}")
+            if (came := credited.pop((payment.account_id, payment.id), [])) != expected:
+                found.append(f"{public} ({payment.reason}, {payment.status}) credited {came}, not {expected}")
+        found += [f"charged for nothing of ours: {public} {amounts}" for public, amounts in charges.items()]
+        found += [f"credited for nothing: {place}" for place in credited]
+        return found + await self._steps_that_disagree()
+
+    async def _steps_that_disagree(self) -> list[str]:
+        """Steps against the movements that they caused, and dates for which something was done twice."""
+        rows = await self.company.rows(
+            "select s.account_id, s.id, s.kind, s.for_at, s.granted, s.cancelled,"
+            " (select json_object_agg(t.denomination, t.amount) from transaction t where t.account_id = s.account_id"
+            "  and t.cause_id = s.id and t.book = 'grant') as came,"
+            " (select json_object_agg(t.denomination, -t.amount) from transaction t where t.account_id = s.account_id"
+            "  and t.cause_id = s.id and t.book = 'expiry') as went"
+            " from subscription_step s where s.environment_id = $1 order by s.account_id, s.id",
+            self.environment.id,
+        )
+        found: list[str] = []
+        seen: Counter[tuple[int, str, datetime]] = Counter()
+        for row in rows:
+            for said, moved in ((row["granted"], row["came"]), (row["cancelled"], row["went"])):
+                told = {name: units for name, units in _object(said).items() if units}
+                if told != _object(moved):
+                    found.append(f"step {row['kind']} of {row['account_id']} says {told}, moved {moved}")
+            if row["kind"] in {"renewal", "refill", "start"}:
+                seen[row["account_id"], row["kind"], row["for_at"]] += 1
+        return found + [f"done {count} times: {what}" for what, count in seen.items() if count > 1]
+
+
+def _object(found: Any) -> dict[str, int]:
+    return dict(msgspec.json.decode(found)) if isinstance(found, str) else dict(found or {})
+
+
+# --- stories that are told with every fault point ---------------------------------------------------------------------
+
+
+async def renewed_once(world: PlanWorld, whom: Sequence[Subscriber], *, since: datetime) -> None:
+    """Each account went on exactly once for its date, was charged once for it, and has its units once."""
+    assert await world.disagreements() == []
+    book = world.stripe.book(world.key)
+    taken = sum(charge["amount"] for charge in book["charges"] if charge["status"] == "succeeded")
+    assert taken == sum(one.amount for one in await world.payments() if one.status == "succeeded")
+    paid = Counter[int]()
+    for payment in await world.payments("plan_renewal"):
+        paid[payment.account_id] += payment.amount * (payment.status == "succeeded")
+        assert not payment.is_open, payment
+    for one in whom:
+        steps = await world.steps(one.account_id)
+        assert tuple(kind for kind, _ in steps) == one.steps, (one, steps)
+        assert steps[-1][1] == since + timedelta(days=MONTH), (one, steps)
+        assert paid[one.account_id] == one.charge, one
+        assert await world.available(one.account_id) == one.tokens, one
+        status = (await world.subscription(one.account_id)).status
+        assert status == ("cancelled" if one.kind == "cancelling" else "active"), one
+
+
+async def die_renewing(world: PlanWorld, point: str, *, count: int, seed: int) -> None:
+    """A worker dies at a point in the middle of a run of renewals; others bring it to its one right end."""
+    since = world.clock.at
+    whom = await world.everybody(count)
+    given_up = await world.on(BASIC) if point.endswith("cancel") else None
+    if given_up is not None:
+        await world.give_card(given_up, "pm_card_chargeCustomerFail")
+    world.clock.forward(days=MONTH, hours=1)
+    for number, (kind, probability) in enumerate((("timeout_after_effect", 0.4), ("timeout_before_effect", 0.2))):
+        world.stripe.fault(kind, route=CONFIRM, key=world.key)
+        world.stripe.fault(kind, route=CONFIRM, key=world.key, probability=probability, seed=seed + number)
+    async with world.worker() as doomed:
+        for _ in range(3):
+            await world.dying(doomed, point)
+            if world.reached[point]:
+                break
+            world.clock.forward(seconds=LEASE_AND_A_BIT)
+            if given_up is not None:
+                await world.by_hand(payments.void_payment, await the_payment(world, given_up))
+    assert world.reached[point], f"nothing that is told here comes to {point}"
+    await world.calm()
+    if given_up is not None:
+        assert (await the_payment(world, given_up)).status == "voided"
+        assert (await world.subscription(given_up)).status == "past_due"
+    await renewed_once(world, whom, since=since)
+
+
+async def spin(world: PlanWorld, engine: Engine) -> None:
+    """Sweep as a clockwork does, until a pass finds nothing."""
+    for _ in range(ROUNDS_MAX):
+        if not await world.passes(engine):
+            return
+    raise AssertionError("the sweeps always find something to do")
+
+
+async def the_payment(world: PlanWorld, account_id: int, reason: str = "plan_renewal") -> Payment:
+    """The only payment of an account for this reason."""
+    (found,) = [one for one in await world.payments(reason) if one.account_id == account_id]
+    return found
