@@ -13,8 +13,8 @@ from tenuto.store.database import migrate
 from tests.conftest import MadeUpClock
 from tests.inside import disagreements
 from tests.simulated import Simulated
-from tests.store.plan_world import PlanWorld, die_renewing, plan_points
-from tests.store.refill_world import audited, emptied
+from tests.store.plan_world import PlanWorld, audited, die_renewing, plan_points
+from tests.store.refill_world import emptied
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Final
 from tenuto.core.outcomes import Refusal
 from tenuto.engine import Answer
 from tenuto.service import plans as service
+from tenuto.service import subscriptions
 from tenuto.store import plans
 from tenuto.store.database import Unit
 from tenuto.store.plans import PlanRow
@@ -94,6 +95,20 @@ async def list_plan_versions(call: Call) -> Answer:
     return page_of(call, found, lambda row: (row.number,), lambda row: plan_shapes.plan(row, call.environment))
 
 
+class PlanMovedOut(shapes.Shape):
+    """How many accounts change to a plan's latest version, and how many could not, by the code of the refusal."""
+
+    moved: int
+    refused: dict[str, int]
+
+
+async def move_accounts(call: Call) -> Answer:
+    """Let every account on an older version of a plan change to the latest one with its next renewal."""
+    plan_id = call.id("p", "plan_id")
+    found = await subscriptions.move_accounts(call.engine, call.environment, plan_id)
+    return Answer(200, shapes.wrapped(PlanMovedOut(found.moved, dict(found.refused))))
+
+
 def _wrapped(call: Call, row: PlanRow) -> bytes:
     return shapes.wrapped(plan_shapes.plan(row, call.environment))
 
@@ -170,6 +185,17 @@ ROUTES: Final = (
         "Plans",
         plan_shapes.PlanOut,
         scope="catalog:write",
+    ),
+    Route(
+        "POST",
+        "/plans/{plan_id}/move",
+        move_accounts,
+        "Move a plan's accounts to its latest version",
+        "Plans",
+        PlanMovedOut,
+        scope="accounts:write",
+        details="Accounts stay on the version they began with until they are moved; this moves all of them at their"
+        " next renewals.",
     ),
     Route(
         "GET",

@@ -7,6 +7,7 @@ step when the money is there. A preview decides the same step and writes nothing
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -481,6 +482,42 @@ async def schedule_amount(
     tick = max(engine.tick(), state.tick + 1)
     await subscriptions.carry_out(unit, decided.step, state, paid=0, payment_id=None, tick=tick, now=now)
     return decided.step
+
+
+class Moved(NamedTuple):
+    """How many accounts of a plan were moved to its latest version, and how many could not, by the code that said so."""
+
+    moved: int
+    refused: Mapping[str, int]
+
+
+async def move_accounts(engine: Engine, environment: Environment, plan_id: int) -> Moved:
+    """Schedule a plan's latest version for every account that is on an older one, with its next renewal.
+
+    Each account by itself, so that one that cannot be moved keeps no other; doing it again moves who is left.
+    Raises Refusal ``not_found``.
+    """
+    known = [version for version in environment.terms.plans.values() if version.plan_id == plan_id]
+    if not known:
+        raise Refusal("not_found")
+    latest = max(known, key=lambda version: version.number)
+    moved, refused, after = 0, Counter[str](), -1
+    while True:
+        async with engine.database.reading() as reader:
+            found = await subscriptions.accounts_behind(
+                reader, environment.id, plan_id, latest.id, after=after, limit=AT_ONCE
+            )
+        if not found:
+            return Moved(moved, dict(refused))
+        for account_id in found:
+            try:
+                async with translated(), engine.database.writing() as unit:
+                    ask = PlanAsk(plan_id=plan_id, scheme="sleeping_beauty")
+                    await change_plan(engine, unit, environment, account_id, ask, None)
+                moved += 1
+            except Refusal as refusal:
+                refused[refusal.code] += 1
+        after = found[-1]
 
 
 # --- the sweep --------------------------------------------------------------------------------------------------------

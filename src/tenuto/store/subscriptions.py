@@ -493,13 +493,17 @@ async def wait_for(unit: Unit, account_id: int, payment_id: int) -> None:
     )
 
 
-async def accounts_on(reader: Reader, environment_id: int, plan_id: int, *, after: int, limit: int) -> list[int]:
-    """Accounts that run on a plan, by id."""
+async def accounts_behind(
+    reader: Reader, environment_id: int, plan_id: int, version_id: int, *, after: int, limit: int
+) -> list[int]:
+    """Accounts that run on another version of a plan than this one, and are not to change to it; by id."""
     rows = await reader.fetch(
-        "select account_id from subscription where environment_id = $1 and plan_id = $2 and account_id > $3"
-        " and status in ('trialing', 'active', 'past_due', 'paused') order by account_id limit $4",
+        "select account_id from subscription where environment_id = $1 and plan_id = $2 and account_id > $4"
+        " and status in ('trialing', 'active', 'past_due', 'paused') and version_id <> $3"
+        " and (scheduled is null or (scheduled ->> 'version_id')::bigint <> $3) order by account_id limit $5",
         environment_id,
         plan_id,
+        version_id,
         after,
         limit,
     )
