@@ -102,3 +102,20 @@ def test_an_account_made_with_a_plan_is_not_left_behind(company: Company) -> Non
     made = company.call("POST", "/v1/companies/{company}/accounts", {**body, "token": "tok_visa"})
     assert (made.status, made.data["plan_status"]) == (200, "ACTIVE")
     assert amounts(company, made.data["id"]) == {"USD": 0, "tokens": 1000}
+
+
+def test_a_grant_ends_at_its_date_swept_or_not(company: Company) -> None:
+    account_id = company.account(tokens=0)
+    now = company.call("GET", "/v1/companies/{company}/clock").data["now"]
+    day = now[:10]
+    company.grant(account_id, 100, "tokens", expires_at=f"{int(day[:4]) + 1}{day[4:]}T00:00:00Z", reason="goodwill")
+    use(company, account_id, 30)
+    assert company.balance(account_id, "tokens")["amount"] == 70
+    to(company, f"{int(day[:4]) + 1}{day[4:]}T00:00:00Z")
+    assert company.balance(account_id, "tokens")["amount"] == 0
+    gated = {"type": "USE", "cost_override_amount": 1, "cost_override_denomination": "tokens", "gate_on_balance": True}
+    assert company.send(account_id, gated).status == 402
+    listed = company.call("GET", f"/v1/accounts/{account_id}/balance/tokens/grants").data
+    assert [(grant["amount"], grant["amount_left"], grant["closed_at"] is not None) for grant in listed] == [
+        (100, 70, True)
+    ]

@@ -30,6 +30,8 @@ from .ledger import (
     DEPOSIT_BOOK,
     DISPUTE_BOOK,
     DISPUTE_WON_BOOK,
+    EXPIRY_BOOK,
+    GRANT_BOOK,
     INVOICE_ITEM_BOOK,
     PAYMENT_BOOK,
     REFILL_BOOK,
@@ -55,9 +57,9 @@ DunningAction = Literal["remind", "pause", "credit_block"]
 
 UNBILLED_BOOKS: Final = (
     *(DEPOSIT_BOOK, PAYMENT_BOOK, REFUND_BOOK, REFUND_CREDIT_BOOK, REFUND_FAILED_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK),
-    *(TAX_BOOK, CREDIT_NOTE_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK),
+    *(TAX_BOOK, CREDIT_NOTE_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK, GRANT_BOOK, EXPIRY_BOOK),
 )
-"""Books that move money without being sold: they never make a line. Nor do units that a refill puts on a balance."""
+"""Books that move money or units and sell nothing: they never make a line. Nor does what a refill puts on a balance."""
 
 CREDIT_NOTE_PREFIX: Final = "CN-"
 NUMBER_DIGITS: Final = 6
@@ -223,7 +225,8 @@ class Invoice(NamedTuple):
 class UsageGroup(NamedTuple):
     """Events of one type at one price version: their quantity (decimal text), their number, their exact cost in sum.
 
-    ``is_reversal``: events of earlier invoices that were taken back; their ``exact`` is below zero.
+    ``is_reversal``: events of earlier invoices that were taken back; their ``exact`` is below zero. ``overage`` is the
+    denomination that did not cover them, where that is what all of it is for.
     """
 
     event_type: str
@@ -232,6 +235,7 @@ class UsageGroup(NamedTuple):
     event_count: int
     exact: Exact
     is_reversal: bool = False
+    overage: str | None = None
 
 
 class Moved(NamedTuple):
@@ -271,7 +275,8 @@ def lines_of(posted: Posted, manual: Sequence[ManualLine] = ()) -> tuple[Line, .
         lines.append(Line(1, "usage", "Usage of earlier periods", total))
     else:
         for group, amount in zip(groups, allocate(total, [group.exact for group in groups]), strict=True):
-            said = f"{group.event_type}, taken back" if group.is_reversal else group.event_type
+            said = group.event_type if group.overage is None else f"{group.event_type}, overage of {group.overage}"
+            said = f"{said}, taken back" if group.is_reversal else said
             kind = "reversal" if group.is_reversal else "usage"
             lines.append(
                 Line(

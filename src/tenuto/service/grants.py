@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from tenuto.core.effect import expired
 from tenuto.core.event import AccountState
-from tenuto.core.grant import GRANTS_MAX, Grant, Purse, burned_down, closed, empty, opened
+from tenuto.core.grant import GRANTS_MAX, Grant, Purse, closed, empty, opened
 from tenuto.core.ledger import EXPIRY_BOOK, GRANT_BOOK, Balance, Transaction, move, open_balance
 from tenuto.core.outcomes import Refusal
 from tenuto.engine import Engine
@@ -128,31 +127,21 @@ async def _write(
 
 
 async def expire_grants(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
-    """Sweep: end the grants whose time is over, each as of its own date; how many balances were gone through."""
+    """Sweep: end the grants whose time is over, each as of its own date; how many accounts were gone through."""
 
     async def step(environment: Environment, row: Record) -> bool:
         async with translated(), engine.database.writing() as unit:
-            return await _expire(engine, unit, environment, row)
+            present = engine.now_of(environment)
+            state = await ledger.take_account(unit, environment.id, row["account_id"], present)
+            tick = max(engine.tick(), state.tick + 1)
+            return await subscriptions.end_grants(unit, state, tick=tick, now=present) > 0
 
     return await engine.each_due(
         due.GRANTS,
-        "t.account_id, t.denomination, t.expires_at",
+        "t.account_id",
         step,
         now=now,
         limit=limit,
         environment_id=environment_id,
         at_once=AT_ONCE,
     )
-
-
-async def _expire(engine: Engine, unit: Unit, environment: Environment, row: Record) -> bool:
-    account_id, denomination, at = row["account_id"], row["denomination"], row["expires_at"]
-    now = engine.now_of(environment)
-    state = await ledger.take_account(unit, environment.id, account_id, now)
-    purse = burned_down(await _purse(unit, state, denomination, Moment(at)))
-    tick = max(engine.tick(), state.tick + 1)
-    after, gone, made = expired(purse, state, at=at, tick=tick, now=now)
-    if not gone:
-        return False
-    await _write(unit, state, after, (*gone, *after.grants), made, now, tick=tick)
-    return True

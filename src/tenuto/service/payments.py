@@ -486,7 +486,9 @@ async def collect_due(engine: Engine, *, now: datetime, limit: int, environment_
     """Sweep: drive every payment that has a step to take; how many took one."""
 
     async def step(environment: Environment, row: Record) -> bool:
-        return (await drive(engine, environment, row["account_id"], row["id"])).fence > int(row["fence"])
+        driven = await drive(engine, environment, row["account_id"], row["id"])
+        # One that ends without a call, for want of a card, has taken its step too: its end may make other work due.
+        return driven.fence > int(row["fence"]) or not driven.is_open
 
     return await engine.each_due(
         due.PAYMENTS,

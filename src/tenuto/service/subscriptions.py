@@ -40,7 +40,7 @@ from tenuto.engine import Engine, Once
 from tenuto.store import due, ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import AccountMovedOn, Contended, Reader, Record, Unavailable, Unit, translated
-from tenuto.store.subscriptions import Moment, Standing, Written
+from tenuto.store.subscriptions import Moment, Standing, StoredStep, Written
 
 AT_ONCE: Final = 50
 """Accounts that are renewed in one unit."""
@@ -70,7 +70,7 @@ class Decided(NamedTuple):
 class Begun(NamedTuple):
     """A step that was done (no ``payment``), or that is done when its payment has come in."""
 
-    step: Step
+    step: Step | StoredStep
     payment: Payment | None
     account_id: int
 
@@ -485,7 +485,7 @@ async def schedule_amount(
 
 
 class Moved(NamedTuple):
-    """How many accounts of a plan were moved to its latest version, and how many could not, by the code that said so."""
+    """How many accounts of a plan were moved to its latest version, and how many could not, by code."""
 
     moved: int
     refused: Mapping[str, int]
@@ -563,7 +563,10 @@ async def _renew(engine: Engine, environment: Environment, rows: Sequence[Record
     except Exception as error:  # noqa: BLE001 - one account that cannot be done must not keep the others
         if len(asked) > 1:
             return sum([await _renew(engine, environment, [row]) for row in rows])
-        _log.error("renew_due", account=next(iter(asked)), outcome="failed", exc_info=error)
+        if isinstance(error, Refusal):
+            _log.warning("renew_due", account=next(iter(asked)), outcome="refused", code=error.code)
+        else:
+            _log.error("renew_due", account=next(iter(asked)), outcome="failed", exc_info=error)
         return await _put_off(engine, environment, next(iter(asked)), error)
     return done
 

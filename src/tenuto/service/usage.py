@@ -23,7 +23,7 @@ from tenuto.core.outcomes import Refusal
 from tenuto.core.usage import bill_events, expire_event, finish_event, void_event
 from tenuto.engine import Answer, Engine, Once
 from tenuto.lanes import Again, Lane, Lanes, Lost
-from tenuto.store import ledger, records
+from tenuto.store import ledger, records, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import AccountMovedOn, EnvironmentMovedOn, KeyIsKnown, Unavailable, Unit, translated
 
@@ -234,6 +234,8 @@ class UsageWork:
     async def _load(self, unit: Unit, asked: Mapping[int, datetime], batch: _Batch) -> None:
         """Read accounts into a batch, with those of their holds that must be tidied before anything is decided."""
         loaded = await ledger.load_states(unit, asked)
+        if loaded.expiring:
+            loaded = await self._without_expired(unit, asked, loaded.expiring)
         for account_id, state in loaded.states.items():
             batch.accounts[account_id] = _Remembered(state, {})
         if loaded.lapsing:
@@ -241,6 +243,18 @@ class UsageWork:
             batch.lapsed = await records.load_lapsed(unit, due, TIDIED_MAX)
             counts = Counter(event.account_id for event in batch.lapsed)
             batch.unfinished = {account_id for account_id, count in counts.items() if count >= TIDIED_MAX}
+
+    async def _without_expired(
+        self, unit: Unit, asked: Mapping[int, datetime], expiring: Sequence[int]
+    ) -> ledger.Loaded:
+        """End grants whose time is over before anything is decided, and read the accounts again."""
+        async with unit.transaction():
+            await ledger.lock_accounts(unit, expiring)
+            found = await ledger.load_states(unit, {account_id: asked[account_id] for account_id in expiring})
+            for account_id, state in found.states.items():
+                tick = max(self._engine.tick(), state.tick + 1)
+                await subscriptions.end_grants(unit, state, tick=tick, now=asked[account_id])
+        return await ledger.load_states(unit, asked)
 
     def _begin(self, environments: dict[int, Environment]) -> _Batch:
         return _Batch(environments, self._engine.now(), self._engine.tick())

@@ -24,6 +24,7 @@ from tenuto.core.ledger import (
     DISPUTE_BOOK,
     DISPUTE_WON_BOOK,
     INVOICE_ITEM_BOOK,
+    OVERAGE_BOOK,
     PAYMENT_BOOK,
     REFILL_BOOK,
     REFUND_BOOK,
@@ -409,12 +410,13 @@ with expected as (
 
 BILLED: Final = f"""
 with moved as (
-    select i.account_id, i.id, t.book, -sum(t.amount) as amount
+    select i.account_id, i.id, case t.book when '{OVERAGE_BOOK}' then '{USAGE_BOOK}' else t.book end as book,
+        -sum(t.amount) as amount
     from invoice i
     join transaction t on t.account_id = i.account_id and t.denomination = i.currency
         and t.id > i.tick_from and t.id <= i.tick_to
     where t.book not in ({_listed(UNBILLED_BOOKS)}) and not (t.book = '{REFILL_BOOK}' and t.amount > 0)
-    group by i.account_id, i.id, t.book
+    group by i.account_id, i.id, 3
 ),
 lined as (
     select account_id, invoice_id as id,

@@ -28,7 +28,7 @@ from tenuto.core.invoice import (
     relief,
     settle,
 )
-from tenuto.core.ledger import REFILL_BOOK, USAGE_BOOK
+from tenuto.core.ledger import OVERAGE_BOOK, REFILL_BOOK, USAGE_BOOK
 from tenuto.core.money import ZERO, Exact, fraction_text, parse_fraction, plus
 from tenuto.core.payment import Payment
 
@@ -522,14 +522,20 @@ GATHER_SECONDS: Final = 25
 _HOLD_MARGIN: Final = 7_200_000_000
 """Microseconds: an event is complete at most an hour after its id was given, which is its hold's life; twice that."""
 
+TAKEN: Final = f"('{USAGE_BOOK}', '{OVERAGE_BOOK}')"
+
 # Charges of one account ($1) in one denomination ($2) with what the condition lets through.
 _CHARGE: Final = """
-select e.id, e.type, e.price_version_id, e.cost, e.quantity from event e
-where e.account_id = $1 and e.denomination = $2 and {condition}
+select e.id, e.type, e.price_version_id, e.cost, e.quantity, null as lacking from (
+    select *, transaction_seq as seq from event where account_id = $1 and denomination = $2
+) e where {condition}
 union all
-select e.id, e.type, x.price_version_id, x.cost, e.quantity from event e
-join event_charge x on x.account_id = e.account_id and x.event_id = e.id
-where e.account_id = $1 and x.denomination = $2 and {condition}
+select e.id, e.type, e.charged_by, e.charged, e.quantity, e.lacking from (
+    select e.*, x.price_version_id as charged_by, x.cost as charged, x.transaction_seq as seq,
+        x.prior #>> '{{overage,denomination}}' as lacking
+    from event e join event_charge x on x.account_id = e.account_id and x.event_id = e.id
+    where e.account_id = $1 and x.denomination = $2
+) e where {condition}
 """
 
 _BILLED_NOW: Final = f"e.state = 0 and e.posting > $3 and e.posting <= $4 and e.id > $3 - {_HOLD_MARGIN} and e.id <= $4"
@@ -538,10 +544,10 @@ _BILLED_NOW: Final = f"e.state = 0 and e.posting > $3 and e.posting <= $4 and e.
 # a hold that was settled first, the row no longer says when: by its age, or by the transaction that settled it.
 _TAKEN_BACK: Final = f"""e.state = 2 and e.reason = 3 and e.posting > $3 and e.posting <= $4 and e.id <= $3
 and case when e.expires_at is null then (e.first ->> 'posting')::bigint <= $3
-    when e.transaction_seq is null then false
+    when e.seq is null then false
     else e.id <= $3 - {_HOLD_MARGIN} or exists (
-        select from transaction t where t.account_id = e.account_id and t.denomination = $2 and t.book = 'usage'
-        and t.first_event_id = e.id and t.type = 'EVENT' and t.id <= $3) end"""
+        select from transaction t where t.account_id = e.account_id and t.denomination = $2 and t.book in {TAKEN}
+        and t.first_event_id = e.id and t.type <> 'REVERSAL' and t.id <= $3) end"""
 
 # The same events as _BILLED_NOW, found later: some may have been taken back since.
 _BILLED_THEN: Final = f"""e.id > $3 - {_HOLD_MARGIN} and e.id <= $4 and (
@@ -550,16 +556,19 @@ _BILLED_THEN: Final = f"""e.id > $3 - {_HOLD_MARGIN} and e.id <= $4 and (
         case when e.expires_at is null then (e.first ->> 'posting')::bigint > $3
             and (e.first ->> 'posting')::bigint <= $4
         else exists (select from transaction t where t.account_id = e.account_id and t.denomination = $2
-            and t.book = 'usage' and t.first_event_id = e.id and t.type = 'EVENT' and t.id > $3 and t.id <= $4) end))"""
+            and t.book in {TAKEN} and t.first_event_id = e.id and t.type <> 'REVERSAL' and t.id > $3
+            and t.id <= $4) end))"""
 
 _DENOMINATOR: Final = "coalesce(nullif(split_part(cost, '/', 2), ''), '1')"
 _GROUPED: Final = f"""
 with charge as ({{charge}})
 select p.type, p.price_version_id, sum(p.quantity) as quantity, sum(p.count)::bigint as events,
-    array_agg(p.part) as parts
+    array_agg(p.part) as parts, case when bool_and(p.is_overage) and min(p.first) = max(p.last) then min(p.first) end
+    as overage
 from (
     select type, price_version_id, sum(quantity) as quantity, count(*) as count,
-        sum(split_part(cost, '/', 1)::numeric)::text || '/' || {_DENOMINATOR} as part
+        sum(split_part(cost, '/', 1)::numeric)::text || '/' || {_DENOMINATOR} as part,
+        bool_and(lacking is not null) as is_overage, min(lacking) as first, max(lacking) as last
     from charge group by type, price_version_id, {_DENOMINATOR}
 ) as p
 group by p.type, p.price_version_id order by p.type, p.price_version_id
@@ -601,7 +610,8 @@ async def read_posted(reader: Reader, account_id: int, currency: str, tick_from:
         rows = await reader.fetch(_GROUPED.format(charge=_CHARGE.format(condition=condition)), *asked)
         groups.extend(_group(row, is_reversal=is_reversal) for row in rows)
     rows = await reader.fetch(
-        "select t.book, case when t.book = $6 then '' else t.description end as said, sum(t.amount)::bigint as amount"
+        f"select case when t.book in {TAKEN} then $6 else t.book end as book,"
+        f" case when t.book in {TAKEN} then '' else t.description end as said, sum(t.amount)::bigint as amount"
         " from transaction t where t.account_id = $1 and t.denomination = $2 and t.id > $4 and t.id <= $5"
         f" and {_BILLED}"
         " group by 1, 2 order by min(t.id)",
@@ -626,7 +636,13 @@ def _group(row: Record, *, is_reversal: bool) -> UsageGroup:
     if is_reversal:
         total = Exact(-total.numerator, total.denominator)
     return UsageGroup(
-        row["type"], row["price_version_id"], quantity_text(row["quantity"]), row["events"], total, is_reversal
+        row["type"],
+        row["price_version_id"],
+        quantity_text(row["quantity"]),
+        row["events"],
+        total,
+        is_reversal,
+        row["overage"],
     )
 
 

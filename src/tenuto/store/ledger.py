@@ -59,8 +59,12 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
         from balance b where b.account_id = a.id) as balances,
     (select json_agg(json_build_array(c.price_id, c.period, c.units, c.billed, c.maximum_transaction_id))
         from price_counter c where c.account_id = a.id) as counters,
-    (select min(h.expires_at) from event h
-        where h.account_id = a.id and h.state = 1 and h.expires_at > asked.now) as expires_at,
+    least((select min(h.expires_at) from event h
+        where h.account_id = a.id and h.state = 1 and h.expires_at > asked.now),
+        (select min(g.expires_at) from balance_grant g
+        where g.account_id = a.id and g.closed_at is null and g.expires_at > asked.now)) as expires_at,
+    exists (select from balance_grant g
+        where g.account_id = a.id and g.closed_at is null and g.expires_at <= asked.now) as is_expiring,
     (select json_agg(json_build_array(lapsed.denomination, lapsed.amount)) from (
             select h.denomination, h.amount from event h
             where h.account_id = a.id and h.state = 1 and h.expires_at <= asked.now and h.denomination is not null
@@ -93,10 +97,11 @@ join account a on a.id = asked.id
 
 
 class Loaded(NamedTuple):
-    """Account states, and which of those accounts have holds past their hour that nobody has tidied yet."""
+    """Account states, and which of those accounts have holds, or grants, past their time that nobody has tidied yet."""
 
     states: dict[int, AccountState]
     lapsing: list[int]
+    expiring: list[int]
 
 
 async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> Loaded:
@@ -105,7 +110,11 @@ async def load_states(unit: Reader, asked: Mapping[int, datetime]) -> Loaded:
     One statement, so one snapshot: every part of a state belongs to its tick.
     """
     rows = await unit.fetch(_LOAD, list(asked), list(asked.values()))
-    return Loaded({row["id"]: _state(row) for row in rows}, [row["id"] for row in rows if row["is_lapsing"]])
+    return Loaded(
+        {row["id"]: _state(row) for row in rows},
+        [row["id"] for row in rows if row["is_lapsing"]],
+        [row["id"] for row in rows if row["is_expiring"]],
+    )
 
 
 async def lock_accounts(unit: Unit, account_ids: Iterable[int]) -> None:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from tenuto.core.effect import Effect, effect_of, plan_refills
+from tenuto.core.effect import Effect, effect_of, expired, plan_refills
 from tenuto.core.event import AccountState
 from tenuto.core.grant import Grant, Purse, as_before, burned_down
 from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK
@@ -131,7 +131,8 @@ select a.id, to_json(s) as subscription, to_json(p) as period,
     (select json_agg(json_build_array(f.plan_id, f.denomination, f.used)) from (
         select g.plan_id, g.denomination, sum(g.units - g.units_left) as used from balance_grant g
         join subscription_period q on q.account_id = g.account_id and q.id = g.period_id
-        where g.account_id = a.id and g.closed_at is not null and g.until_at > asked.at and q.price = 0
+        where g.account_id = a.id and g.closed_at is not null and q.price = 0
+        and (g.until_at is null or g.until_at > asked.at)
         group by g.plan_id, g.denomination) f) as free,
     (select min(y.id) from payment y where y.account_id = a.id and y.slot = 'plan'
         and y.status in ('intended', 'created', 'confirming', 'processing', 'voiding')) as payment_id
@@ -348,6 +349,29 @@ def _step_row(one: Written, now: datetime) -> tuple[Any, ...]:
         one.payment_id,
         now,
     )
+
+
+async def end_grants(unit: Unit, state: AccountState, *, tick: int, now: datetime) -> int:
+    """End the grants of an account that this unit has locked whose time is over, each as of its own date; how many."""
+    due = await unit.fetch(
+        "select denomination, expires_at from balance_grant where account_id = $1 and closed_at is null"
+        " and expires_at <= $2 group by denomination, expires_at order by expires_at, denomination",
+        state.account_id,
+        now,
+    )
+    ended = 0
+    for row in due:
+        standing = await read_standing(unit, state.account_id, Moment(row["expires_at"]))
+        purse = standing.purses[row["denomination"]]
+        after, gone, made = expired(purse, state, at=row["expires_at"], tick=tick, now=now)
+        await ledger.save_moves(unit, state, tick, () if made is None else (made,), now)
+        await put_grants(unit, (*gone, *after.grants))
+        await put_burned(unit, {(state.account_id, purse.denomination): after.burned})
+        if made is not None:
+            state = state._replace(balances={**state.balances, purse.denomination: made[0]})
+        tick += 1
+        ended += len(gone)
+    return ended
 
 
 async def carry_out(
