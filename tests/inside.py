@@ -263,7 +263,7 @@ select b.account_id, b.denomination, b.amount, b.pending, b.seq, b.residue_num::
     coalesce((select sum(t.amount) from transaction t
         where t.account_id = b.account_id and t.denomination = b.denomination), 0)::bigint as moved,
     coalesce((select sum(t.amount) from transaction t where t.account_id = b.account_id
-        and t.denomination = b.denomination and t.book = 'usage'), 0)::bigint as used,
+        and t.denomination = b.denomination and t.book in ('usage', 'overage')), 0)::bigint as used,
     (select count(*) from transaction t
         where t.account_id = b.account_id and t.denomination = b.denomination) as count
 from balance b

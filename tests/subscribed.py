@@ -55,7 +55,7 @@ async def _subscribe(dsn: str, account: str, plan: str, agreed: str | None, chos
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
-            override_id = None
+            override_id, row = None, None
             if agreed is not None:
                 override_id = await connection.fetchval(_OVERRIDE, account_id, plan_id, agreed)
             for number, ago in ((2, "31 days"), (3, "1 day")):

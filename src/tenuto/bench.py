@@ -482,13 +482,14 @@ def _file_system(folder: Path) -> str:
     return found
 
 
-def resident_mb(pid: int) -> float | None:
-    """The resident memory of a process in MB (10^6 bytes), where there is a /proc."""
+def resident_mb(pid: int, *, is_peak: bool = False) -> float | None:
+    """The resident memory of a process in MB (10^6 bytes), now or at its peak, where there is a /proc."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS")), None)
+    name = "VmHWM" if is_peak else "VmRSS"
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name)), None)
 
 
 def show(report: Report, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, audit, import, demo, bench, settings, stripe-simulator."""
+"""The command line: serve, migrate, audit, import, plans, demo, bench, settings, stripe-simulator."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tenuto: real-time usage billing on PostgreSQL.")
+plans = typer.Typer(no_args_is_help=True, help="Keep plans and event prices in a file, and a company as the file says.")
+app.add_typer(plans, name="plans")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 lets the system choose.")]
 DatabaseUrl = Annotated[str | None, typer.Option("--database", help="PostgreSQL to use instead of the embedded one.")]
 Data = Annotated[str | None, typer.Option(help="Folder of the embedded PostgreSQL.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The file of plans and event prices.")]
+CompanyId = Annotated[str, typer.Option("--company", envvar="TENUTO_COMPANY", help="Id of the company.")]
+ApiKey = Annotated[str, typer.Option("--key", envvar="TENUTO_API_KEY", help="API key that may read or write prices.")]
+ServiceUrl = Annotated[str, typer.Option("--url", envvar="TENUTO_URL", help="Where the service is.")]
+SERVICE_URL = "http://127.0.0.1:8080"
 
 
 def say(text: str) -> None:
@@ -101,6 +108,9 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     events_stored: Annotated[int, typer.Option(min=0, help="Then store so many events and measure again.")] = 0,
     accounts: Annotated[int, typer.Option(min=1, help="Accounts that the load is spread over.")] = 10_000,
     refills: Annotated[int, typer.Option(min=0, help="Instead, so many accounts refilled by card at once.")] = 0,
+    renewals: Annotated[int, typer.Option(min=0, help="Instead, so many accounts whose plans are due at once.")] = 0,
+    paid: Annotated[float, typer.Option(min=0, max=1, help="The share of those that pays by card.")] = 0.0,
+    kill: Annotated[int, typer.Option(min=0, help="How often the worker is killed meanwhile.")] = 0,
     companies: Annotated[int, typer.Option(min=1, help="Companies that those accounts are spread over.")] = 40,
 ) -> None:
     """Measure this machine: a temporary database, Tenuto's own load, and what the same rows cost without Tenuto."""
@@ -111,6 +121,9 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     if refills:
         _bench_refills(refills, companies, data, json)
+        return
+    if renewals:
+        _bench_renewals((renewals, companies, paid, kill, data), json)
         return
     names = frozenset(name.strip() for name in only.split(",") if name.strip())
     if unknown := names - {scenario.name for scenario in benches.SCENARIOS}:
@@ -138,6 +151,23 @@ def _bench_refills(count: int, companies: int, data: str | None, json: Path | No
     show_refills(report, Console())
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
+def _bench_renewals(asked: tuple[int, int, float, int, str | None], json: Path | None) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from tenuto.bench_renewals import Ask, run_renewals, show_renewals
+
+    try:
+        report = run_renewals(Ask(*asked), Console(stderr=True))
+    except RuntimeError as error:
+        fail(str(error))
+    show_renewals(report, Console())
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    if not report.is_true:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -311,6 +341,36 @@ def import_usage(  # noqa: PLR0913, PLR0917 - one parameter an option
             connections=connections,
         )
     )
+
+
+@plans.command(name="pull")
+def pull_plans(file: PlanFile, company: CompanyId, key: ApiKey, url: ServiceUrl = SERVICE_URL) -> None:
+    """Write what the company sells to the file."""
+    from tenuto.plan_changes import run
+
+    raise typer.Exit(run("pull", file, url=url, company_id=company, key=key))
+
+
+@plans.command(name="diff")
+def diff_plans(file: PlanFile, company: CompanyId, key: ApiKey, url: ServiceUrl = SERVICE_URL) -> None:
+    """Tell, field by field, what would change: ends with 0 if nothing, with 1 if something, or 2 if it cannot tell."""
+    from tenuto.plan_changes import run
+
+    raise typer.Exit(run("diff", file, url=url, company_id=company, key=key))
+
+
+@plans.command(name="apply")
+def apply_plans(
+    file: PlanFile,
+    company: CompanyId,
+    key: ApiKey,
+    url: ServiceUrl = SERVICE_URL,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, it is only told.")] = False,
+) -> None:
+    """Make the company as the file says. What is in the file no more is archived, or ends."""
+    from tenuto.plan_changes import run
+
+    raise typer.Exit(run("apply", file, url=url, company_id=company, key=key, is_meant=yes))
 
 
 @app.command()

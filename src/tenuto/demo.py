@@ -22,8 +22,10 @@ from typing import Any, Final, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from tenuto.demo_plans import on_plans
+from tenuto.demo_story import Company, StepFailed, Story, check, until
 from tenuto.engine import Settings
-from tenuto.importer import Columns, Connection, Import, Reply, Source, show_import
+from tenuto.importer import Columns, Import, Source, show_import
 from tenuto.server import Server, wait_until_ready
 
 PORT: Final = 8080
@@ -36,87 +38,6 @@ LATE_SECONDS: Final = 315_360_000
 BUDGET_CENTS: Final = 10_000
 READ_CENTS: Final = Fraction(15, 1_000_000)
 WRITTEN_CENTS: Final = Fraction(60, 1_000_000)
-
-
-class StepFailed(Exception):
-    """A step of the story that was not true; the text says what was expected and what came."""
-
-
-class Story:
-    """The terminal: numbered steps, what was done, what came back."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.step, self.title = 0, "The service starts"
-
-    def begin(self, title: str) -> None:
-        """The next step."""
-        self.step, self.title = self.step + 1, title
-        self._console.print(f"\n[bold]{self.step}  {escape(title)}[/]")
-
-    def tell(self, text: str, *, did: str = "") -> None:
-        """A line: what was done, dimmed, and what came of it."""
-        told = f"[dim]{escape(did):<36}[/]  " if did else ""
-        self._console.print(f"   {told}{escape(text)}", soft_wrap=True)
-
-    def proven(self, text: str) -> None:
-        """The line that ends a step: what was checked and held."""
-        self._console.print(f"   [green]✓[/] {escape(text)}", soft_wrap=True)
-
-
-def check(is_true: bool, what: str, found: object = "") -> None:  # noqa: FBT001 - reads as an assertion
-    """Go on, or end the story. Raises StepFailed."""
-    if not is_true:
-        raise StepFailed(f"{what} ({found})" if found != "" else what)
-
-
-class Company:
-    """The demo's company, as its engineers would call the service."""
-
-    def __init__(self, url: str) -> None:
-        self.door, self.id = Connection(url), ""
-        opened = self.ask(
-            "POST",
-            "/v1/companies",
-            {"name": "Demo", "email": "demo@example.com", "password": f"demo {os.urandom(12).hex()}"},
-        )
-        self.id, self.door.key = opened["id"], opened["api_key"]
-
-    @property
-    def key(self) -> str:
-        """Its API key."""
-        return self.door.key
-
-    def call(self, method: str, path: str, body: object = None) -> Reply:
-        """One request, whatever it answers; ``{company}`` in the path is this one."""
-        return self.door.call(method, path.replace("{company}", self.id), body)
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - whatever JSON holds
-        """The data of a request that must succeed. Raises StepFailed with the refusal."""
-        reply = self.call(method, path, body)
-        check(reply.status == 200, f"{method} {path} answers 200", f"{reply.status} {reply.error['message']}")  # noqa: PLR2004
-        return reply.data
-
-    def account(self, name: str, **balances: int) -> str:
-        """A new account with balances of the given amounts; its id."""
-        body = {"name": name, "email": f"{name.lower()}@example.com"}
-        account_id = str(self.ask("POST", "/v1/companies/{company}/accounts", body)["id"])
-        for denomination, amount in balances.items():
-            self.ask("POST", f"/v1/accounts/{account_id}/balance/{denomination}", {"amount": amount})
-        return account_id
-
-    def price(self, kind: str, denomination: str, amount: str, per: int = 1) -> None:
-        """Set a price per unit."""
-        body = {"type": kind, "denomination": denomination, "amount": amount, "per": per}
-        self.ask("POST", "/v1/companies/{company}/event_prices", body)
-
-    def send(self, account_id: str, body: object) -> Reply:
-        """An event or a list of them, whatever comes of it."""
-        return self.call("POST", f"/v1/accounts/{account_id}/events", body)
-
-    def balance(self, account_id: str, denomination: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-        """A balance as it stands."""
-        return self.ask("GET", f"/v1/accounts/{account_id}/balance/{denomination}")
 
 
 def falling_balance(story: Story, company: Company, account: str) -> None:
@@ -300,7 +221,7 @@ def refilled_by_card(story: Story, company: Company) -> None:
     answer = company.send(account, {"type": "CHAT", "gate_on_balance": True})
     check(answer.status == 200 and answer.data["balance"]["amount"] == 8, "8 credits are left", answer.raw)  # noqa: PLR2004
     story.tell("200  balance 8", did="CHAT, 3 credits, gated")
-    _until(lambda: company.balance(account, "credits")["amount"] == 108, "The refill arrives")  # noqa: PLR2004
+    until(lambda: company.balance(account, "credits")["amount"] == 108, "The refill arrives")  # noqa: PLR2004
     payment = _only_payment(company, account)
     check((payment["status"], payment["amount"]) == ("succeeded", 500), "The card was charged once", payment)
     story.tell(f"balance 108, {(time.perf_counter() - began) * 1000:.0f} ms later", did="charged 5.00 USD")
@@ -311,12 +232,12 @@ def refilled_by_card(story: Story, company: Company) -> None:
     company.ask("POST", f"/v1/accounts/{account}/card", {"token": "pm_card_chargeCustomerFail"})
     company.ask("PUT", f"/v1/accounts/{account}/balance/credits/autorefill", refill)
     company.send(account, {"type": "CHAT", "gate_on_balance": True})
-    _until(lambda: _only_payment(company, account)["code"] is not None, "The card is refused")
+    until(lambda: _only_payment(company, account)["code"] is not None, "The card is refused")
     payment = _only_payment(company, account)
     check(company.balance(account, "credits")["amount"] == 8, "A refused card adds nothing", payment)  # noqa: PLR2004
     story.tell(f"{payment['code']}; next try at {payment['next_attempt_at'][:19]}", did="charging 5.00 USD")
     company.ask("POST", f"/v1/accounts/{account}/card", {"token": "tok_visa"})
-    _until(lambda: company.balance(account, "credits")["amount"] == 108, "The new card pays")  # noqa: PLR2004
+    until(lambda: company.balance(account, "credits")["amount"] == 108, "The new card pays")  # noqa: PLR2004
     payment = _only_payment(company, account)
     check((payment["status"], payment["attempts"]) == ("succeeded", 2), "The same payment, at its second try", payment)
     story.tell("balance 108, the same payment, second attempt", did="another card given")
@@ -327,14 +248,6 @@ def _only_payment(company: Company, account: str) -> Any:  # noqa: ANN401 - what
     found = company.ask("GET", f"/v1/accounts/{account}/payments")
     check(len(found) <= 1, "There is one payment", found)
     return found[0] if found else {"code": None}
-
-
-def _until(is_true: Callable[[], bool], what: str) -> None:
-    """Look until something is true; the clockwork needs a moment. Raises StepFailed after ten seconds."""
-    give_up_at = time.monotonic() + 10
-    while not is_true():
-        check(time.monotonic() < give_up_at, what)
-        time.sleep(0.01)
 
 
 def invoiced(story: Story, company: Company) -> None:
@@ -381,7 +294,7 @@ def audited(story: Story, data: Path) -> None:
     said = (result.stdout + result.stderr).strip()
     check(result.returncode == 0, "tenuto audit is clean", said[-2000:])
     story.tell(said.splitlines()[-1] if said else "clean", did="tenuto audit --gateway")
-    story.proven("Every balance, hold, payment and invoice was recomputed, and the card provider's book agrees.")
+    story.proven("Every balance, hold, payment, invoice and plan was recomputed, and the card provider's book agrees.")
 
 
 def tell_story(story: Story, company: Company, console: Console, data: Path, usage: Path) -> str:
@@ -396,6 +309,7 @@ def tell_story(story: Story, company: Company, console: Console, data: Path, usa
     why_it_cost(story, company, event_id)
     refilled_by_card(story, company)
     invoiced(story, company)
+    on_plans(story, company)
     audited(story, data)
     return account
 

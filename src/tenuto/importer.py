@@ -402,9 +402,10 @@ class Connection:
         self._prefix = parts.path.rstrip("/").removesuffix("/v1")
         self.url, self.key = url, key
 
-    def call(self, method: str, path: str, body: object = None) -> Reply:
-        """One request, once; bytes are sent as they are. Raises OSError or HTTPException when there is no answer."""
+    def call(self, method: str, path: str, body: object = None, once: str = "") -> Reply:
+        """One request; ``once`` is its Idempotency-Key. Raises OSError or HTTPException when there is no answer."""
         headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        headers |= {"idempotency-key": once} if once else {}
         payload = None
         if body is not None:
             payload = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -418,7 +419,7 @@ class Connection:
             raise
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, raw)
 
-    def insist(self, method: str, path: str, body: object, stopping: threading.Event) -> Reply:
+    def insist(self, method: str, path: str, body: object, stopping: threading.Event, once: str = "") -> Reply:
         """One request, repeated while the service is away or busy, as long as it asks for, within patience.
 
         For requests that may be repeated. Raises ImportStopped when patience ends or ``stopping`` is set.
@@ -428,7 +429,7 @@ class Connection:
         while not stopping.is_set():
             wanted = 0.0
             try:
-                reply = self.call(method, path, body)
+                reply = self.call(method, path, body, once)
                 if reply.status not in _TRY_AGAIN:
                     return reply
                 why = f"answers {reply.status} {reply.error['code']}".strip()

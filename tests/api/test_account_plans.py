@@ -119,3 +119,47 @@ def test_a_grant_ends_at_its_date_swept_or_not(company: Company) -> None:
     assert [(grant["amount"], grant["amount_left"], grant["closed_at"] is not None) for grant in listed] == [
         (100, 70, True)
     ]
+
+
+def test_a_plan_fills_its_balances_by_itself(company: Company, account_id: str) -> None:
+    refill = {"auto_refill_amount": 100, "auto_refill_threshold": 50, "overage_charge_amount": 2}
+    plan_id = company.plan(balances={"tokens": {"amount": 60, **refill}})
+    company.start(account_id, plan_id)
+    assert company.balance(account_id, "tokens")["threshold"] == 50
+    use(company, account_id, 20)
+    forward(company, 0.001)
+    assert amounts(company, account_id)["tokens"] == 140
+    assert charges(company, account_id)[-1] == ("threshold_refill", "succeeded", 200)
+    company.start(account_id, company.plan(**BASIC), scheme="ariel")
+    assert company.balance(account_id, "tokens")["threshold"] is None
+
+
+def test_a_year_bought_at_once_is_filled_every_month(company: Company, account_id: str) -> None:
+    to(company, "2031-01-15T00:00:00Z")
+    yearly = {"MONTHLY": {"amount": 1000}, "YEARLY": {"amount": 10_000}}
+    plan_id = company.plan(renewals=yearly, refill_cadence="MONTHLY", balances={"tokens": {"amount": 1000}})
+    company.start(account_id, plan_id, cadence="yearly")
+    for month in range(2, 13):
+        use(company, account_id, 10 * month)
+        to(company, f"2031-{month:02}-15T00:00:01Z")
+        assert amounts(company, account_id)["tokens"] == 1000
+    assert charges(company, account_id) == [("plan_start", "succeeded", 10_000)]
+    to(company, "2032-01-15T00:00:01Z")
+    assert charges(company, account_id)[1:] == [("plan_renewal", "succeeded", 10_000)]
+
+
+def test_what_overage_owes_is_charged_with_the_renewal(company: Company, account_id: str) -> None:
+    to(company, "2032-02-01T00:00:00Z")
+    balances = {
+        "storage_gb": {"amount": 10, "overage_charge_amount": 100},
+        "compute_minutes": {"amount": 60, "overage_charge_amount": 50},
+    }
+    company.start(account_id, company.plan(balances=balances))
+    use(company, account_id, 12, "storage_gb")
+    use(company, account_id, 61, "compute_minutes")
+    assert amounts(company, account_id) == {"USD": -250, "compute_minutes": 0, "storage_gb": 0}
+    to(company, "2032-03-01T00:00:01Z")
+    assert charges(company, account_id)[-1] == ("plan_renewal", "succeeded", 1250)
+    assert amounts(company, account_id) == {"USD": 0, "compute_minutes": 60, "storage_gb": 10}
+    newest = company.call("GET", f"/v1/accounts/{account_id}/plan/history").data[0]
+    assert [(line["kind"], line["amount"]) for line in newest["lines"]] == [("plan", 1000), ("owed", 250)]

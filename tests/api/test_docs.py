@@ -23,8 +23,8 @@ ADDRESS: Final = "http://127.0.0.1:8080"
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 RUN_ELSEWHERE: Final = {"docs/import.md": "tests/api/test_import.py"}
 """Pages whose commands need a file, and the tests that run the same."""
-ID: Final = re.compile(r"\b(?:sk_(?:test|live)_[0-9A-Za-z_]+|(?:ep|[acektu])_[0-9a-z]{8,18})\b")
-PLACEHOLDER: Final = re.compile(r"\b(sk_test|sk_live|ep|[acektu])_…")
+ID: Final = re.compile(r"\b(?:sk_(?:test|live)_[0-9A-Za-z_]+|(?:ep|[acektup])_[0-9a-z]{8,18})\b")
+PLACEHOLDER: Final = re.compile(r"\b(sk_test|sk_live|ep|[acektup])_…")
 
 pytestmark = pytest.mark.skipif(not shutil.which("curl"), reason="the pages use curl, which is not installed")
 

@@ -15,6 +15,8 @@ from tenuto.core.event import AccountState
 from tenuto.core.ledger import open_balance
 from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import (
+    AWAITED,
+    FOR_PLANS,
     HARD_DECLINES,
     OPEN,
     PROCESSING,
@@ -28,6 +30,7 @@ from tenuto.core.payment import (
     Status,
     answered,
     began,
+    credited,
     credited_again,
     dropped,
     failed,
@@ -57,6 +60,7 @@ WORDS: Final = (
     "canceled",
     "succeeded",
 )
+NO_BALANCES: Final = AccountState(7, 1, 0, None, False, {}, {}, None)
 REFILL: Final = Payment(
     account_id=7,
     id=42,
@@ -643,3 +647,55 @@ def test_what_credit_notes_gave_back_is_not_refunded_too() -> None:
     with pytest.raises(Refusal) as refused:
         returnable(payment, 701, promised=0, promised_units=0, credited=300)
     assert refused.value.details == {"refundable": 700, "required": 701}
+
+
+# --- plans, and what takes the place of a refill ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", get_args(PaymentReason))
+def test_a_payment_that_somebody_waits_for_fails_with_its_first_decline(reason: PaymentReason) -> None:
+    after = told(refill("confirming", reason=reason), "requires_payment_method", "insufficient_funds")
+    assert after.status == ("failed" if reason in AWAITED else "created")
+    assert (reason in AWAITED) is (reason in {"deposit", "refill_start", "plan_start", "plan_change"})
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+@pytest.mark.parametrize("reason", sorted(FOR_PLANS))
+def test_of_a_plan_only_a_renewal_is_tried_again(reason: PaymentReason, status: Status) -> None:
+    payment = refill(status, reason=reason, declines=3)
+    if reason == "plan_renewal":
+        again = retried(payment, now=NOW)
+        assert (again.declines, again.next_attempt_at, again.finished_at) == (0, NOW, None)
+        assert again.status == ("created" if payment.intent_id else "intended")
+    else:
+        with pytest.raises(Refusal) as found:
+            retried(payment, now=NOW)
+        assert found.value.code == "payment_not_retryable"
+
+
+def test_a_renewal_that_was_declined_is_tried_again_before_its_time() -> None:
+    waiting = refill("created", reason="plan_renewal", declines=1, next_attempt_at=NOW + HOUR)
+    assert retried(waiting, now=NOW).next_attempt_at == NOW
+    with pytest.raises(Refusal):
+        retried(refill("created", reason="plan_renewal"), now=NOW)
+
+
+@pytest.mark.parametrize("reason", sorted(FOR_PLANS))
+def test_what_is_paid_for_a_plan_comes_in_as_money(reason: PaymentReason) -> None:
+    payment = refill("succeeded", reason=reason, denomination="USD", units=1000)
+    ((balance, made),) = credited(NO_BALANCES, payment, id=50, now=NOW)
+    assert (balance.amount, made.book, made.type, made.cause_id) == (1000, "payment", "PAYMENT", 42)
+
+
+def test_what_is_left_of_a_refill_ends_when_the_next_one_is_paid() -> None:
+    state = NO_BALANCES._replace(balances={"credits": open_balance("credits")._replace(amount=250, seq=3)})
+    came, ended = credited(state, refill("succeeded", settings={"cancelled": 250}), id=50, now=NOW)
+    assert (came[1].amount, came[1].book, came[1].seq) == (500, "refill", 4)
+    assert (ended[1].amount, ended[1].book, ended[1].type) == (-250, "expiry", "CANCEL_REMAINING")
+    assert (ended[1].id, ended[1].seq, ended[1].starting_balance, ended[1].cause_id) == (51, 5, 750, 42)
+    assert ended[0].amount == 500
+
+
+@pytest.mark.parametrize("kept", [None, {}, {"cancelled": 0}])
+def test_nothing_ends_where_nothing_was_left(kept: Mapping[str, Any] | None) -> None:
+    assert len(credited(NO_BALANCES, refill("succeeded", settings=kept), id=50, now=NOW)) == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenuto.core.period import day_after, instant, month_of, month_start, monthly
+from tenuto.core.period import day_after, instant, month_of, month_start, monthly, months_within, whole_seconds, yearly
 
 DAYS = [
     # zone,                 instant,                          month there
@@ -201,3 +201,78 @@ def test_a_wall_time_in_a_gap_moves_on_and_in_an_overlap_is_the_first(zone: str,
 def test_days_are_counted_at_the_wall_clock(zone: str, at: str, days: int, after: str) -> None:
     began = datetime.fromisoformat(f"{at}+00:00")
     assert day_after(began, days, ZoneInfo(zone)) == datetime.fromisoformat(f"{after}+00:00")
+
+
+# --- yearly dates -----------------------------------------------------------------------------------------------------
+
+YEARLY = [
+    # begins      first again   then          and then
+    ("2024-01-15", "2025-01-15", "2026-01-15", "2027-01-15"),
+    ("2024-01-31", "2025-01-31", "2026-01-31", "2027-01-31"),
+    ("2023-12-31", "2024-12-31", "2025-12-31", "2026-12-31"),
+    ("2023-02-28", "2024-02-28", "2025-02-28", "2026-02-28"),
+    # 29 February comes again on 1 March, in the leap year after it too.
+    ("2024-02-29", "2025-03-01", "2026-03-01", "2027-03-01"),
+]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Australia/Sydney"])
+@pytest.mark.parametrize("dates", YEARLY, ids=[dates[0] for dates in YEARLY])
+def test_what_begins_on_a_day_comes_again_a_year_later(dates: tuple[str, ...], zone: str) -> None:
+    there = ZoneInfo(zone)
+    walls = [datetime.fromisoformat(f"{day}T09:30:00.000001") for day in dates]
+    anchor = instant(walls[0], there)
+    assert [yearly(anchor, number, there) for number in range(4)] == [instant(wall, there) for wall in walls]
+
+
+def test_a_leap_day_four_years_on_is_the_first_of_march() -> None:
+    assert yearly(datetime(2024, 2, 29, 8, tzinfo=UTC), 4, UTC) == datetime(2028, 3, 1, 8, tzinfo=UTC)
+
+
+def test_a_yearly_date_keeps_its_wall_time_over_changes_of_the_clock() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    began = datetime(2025, 3, 26, 1, 30, tzinfo=UTC)  # 02:30, still in winter
+    assert yearly(began, 1, berlin) == datetime(2026, 3, 26, 1, 30, tzinfo=UTC)
+    assert yearly(began, 5, berlin) == datetime(2030, 3, 26, 1, 30, tzinfo=UTC)
+    into_the_gap = datetime(2025, 3, 29, 1, 30, tzinfo=UTC)  # 02:30, which does not exist a year later: 03:30
+    assert yearly(into_the_gap, 1, berlin) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
+    assert yearly(into_the_gap, 2, berlin) == datetime(2027, 3, 29, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("day", ["2023-02-28", "2024-02-29", "2024-01-31", "2023-12-30", "2023-11-29", "2024-06-15"])
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_every_year_has_twelve_months(day: str, zone: str) -> None:
+    there = ZoneInfo(zone)
+    start = instant(datetime.fromisoformat(f"{day}T23:59:59"), there)
+    assert months_within(start, yearly(start, 1, there), there) == 12
+
+
+def test_a_span_has_its_first_month_at_least() -> None:
+    start = datetime(2030, 1, 31, tzinfo=UTC)
+    assert months_within(start, start + timedelta(days=1), UTC) == 1
+    assert months_within(start, datetime(2030, 3, 1, tzinfo=UTC), UTC) == 1
+    assert months_within(start, datetime(2030, 3, 1, 0, 0, 1, tzinfo=UTC), UTC) == 2
+
+
+SPANS = [
+    # from the first moment to one so much later: whole seconds
+    (timedelta(0), 0),
+    (timedelta(microseconds=999_999), 0),
+    (timedelta(seconds=1), 1),
+    (timedelta(seconds=1, microseconds=999_999), 1),
+    (timedelta(days=30), 2_592_000),
+    (timedelta(days=-1), 0),
+    (timedelta(microseconds=-1), 0),
+]
+
+
+@pytest.mark.parametrize(("later", "seconds"), SPANS)
+def test_whole_seconds_are_rounded_down_and_never_below_zero(later: timedelta, seconds: int) -> None:
+    start = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    assert whole_seconds(start, start + later) == seconds
+
+
+def test_a_day_of_23_hours_is_so_many_seconds() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    spring = instant(datetime.fromisoformat("2030-03-31T00:00:00"), berlin)
+    assert whole_seconds(spring, day_after(spring, 1, berlin)) == 23 * 3600

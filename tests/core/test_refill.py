@@ -27,6 +27,7 @@ from tenuto.core.refill import (
     change,
     filled,
     funded,
+    given_back,
     need_of,
     new_refill,
     parked,
@@ -357,3 +358,26 @@ def test_a_new_refill_that_does_not_say_when_is_refused() -> None:
     with pytest.raises(Refusal) as refused:
         change(NEW, {"amount": 10, "charge_amount": 5}, is_new=True)
     assert (refused.value.code, refused.value.details) == ("missing_field", {"path": "threshold"})
+
+
+# --- what takes the place of another ----------------------------------------------------------------------------------
+
+BACK: Final[dict[str, tuple[int, int, list[tuple[str, int, str, int]]]]] = {
+    # what is left of the old units, what they are worth above the new price: denomination, amount, book, id
+    "units end": (250, 0, [("credits", -250, "expiry", 60)]),
+    "money comes back": (0, 40, [("USD", 40, "proration", 60)]),
+    "both": (250, 40, [("credits", -250, "expiry", 60), ("USD", 40, "proration", 61)]),
+    "neither": (0, 0, []),
+}
+
+
+@pytest.mark.parametrize(("cancels", "remainder", "moves"), BACK.values(), ids=BACK.keys())
+def test_what_is_left_of_a_refill_and_its_worth(
+    cancels: int, remainder: int, moves: list[tuple[str, int, str, int]]
+) -> None:
+    credits_held = open_balance("credits")._replace(amount=300, seq=2)
+    state = AccountState(7, 1, 0, None, False, {"credits": credits_held}, {}, None)
+    payment = Payment(7, 42, 1, "card", "refill", "succeeded", 0, "USD", "credits", 1000, "Refill", NOW, NOW)
+    found = given_back(state, payment, cancels, remainder, id=60, now=NOW)
+    assert [(made.denomination, made.amount, made.book, made.id) for _, made in found] == moves
+    assert all(made.ending_balance == balance.amount and made.cause_id == 42 for balance, made in found)

@@ -105,7 +105,7 @@ def test_what_was_there_and_what_was_not_are_the_whole_cost(life: Life, lived: l
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=5_000, suppress_health_check=list(HealthCheck))
 @given(plans(), steps(EVERYTHING))
 def test_what_was_there_and_what_was_not_are_the_whole_cost_campaign(life: Life, lived: list[Step]) -> None:
     check_overage(life, lived)
@@ -158,7 +158,7 @@ def test_taking_everything_back_leaves_nothing(life: Life, lived: list[Step]) ->
         if made.state == "complete":
             life.void(event_id)
     assert set(sums(life).values()) <= {0}
-    assert all((fraction(c.units), fraction(c.billed)) == (0, 0) for c in life.stored.counters.values())
+    assert not any(fraction(seen.units) or fraction(seen.billed) for seen in life.stored.counters.values())
 
 
 def with_plan(life: Life) -> Life:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import random
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -18,6 +20,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
+from tenuto.api import account_plans
 from tenuto.api.app import ROUTES
 from tenuto.api.auth import Caller, Callers
 from tenuto.api.routes import Call
@@ -32,12 +35,13 @@ from tenuto.store import audit as audits
 from tenuto.store import subscriptions as shelf
 from tenuto.store.database import AccountMovedOn, Contended, Database
 from tests.conftest import MadeUpClock
-from tests.inside import Inside
+from tests.inside import Inside, event
 from tests.simulated import Simulated
-from tests.store.refill_world import CONFIRM, LEASE_AND_A_BIT, LIMIT, ROUNDS_MAX, Crash, World
+from tests.store.refill_world import CONFIRM, DEADLY, DECLINED, HALF, LEASE_AND_A_BIT, LIMIT, ROUNDS_MAX, Crash, World
 
 PRICE: Final = 1000
 INCLUDED: Final = 1000
+DEADLINE_SECONDS: Final = 20.0
 MONTH: Final = 31
 """Days from the day on which every account begins to the day on which it renews."""
 BASIC: Final[dict[str, Any]] = {
@@ -71,7 +75,7 @@ _SWEEPS: Final = (
 _ROUTES: Final = {route.serve: route for route in ROUTES}
 
 
-_UNTAUGHT: Final = re.compile(r"book (plan|grant|proration|expiry|payment), cause|for plan_|of book payment")
+_UNTAUGHT: Final = re.compile(r"book (plan|grant|proration|expiry|payment), cause|for plan_|of book (payment|refill)")
 """Findings of an audit that does not know plans yet; what they are about is compared by :meth:`disagreements`."""
 
 
@@ -356,6 +360,17 @@ class PlanWorld(World):
         found += [f"credited for nothing: {place}" for place in credited]
         return found + await self._steps_that_disagree()
 
+    async def kept_for_nothing(self) -> list[str]:
+        """Money that stands on a balance and is neither credit of a change nor anything else that was meant to."""
+        rows = await self.company.rows(
+            "select b.account_id, b.amount, coalesce(sum(g.units_left), 0) as credit from balance b"
+            " join account a on a.id = b.account_id left join balance_grant g on g.account_id = b.account_id"
+            " and g.denomination = b.denomination and g.closed_at is null where a.environment_id = $1"
+            " and b.denomination = 'USD' group by b.account_id, b.denomination, b.amount",
+            self.environment.id,
+        )
+        return [f"{dict(row)}" for row in rows if row["amount"] != row["credit"]]
+
     async def _steps_that_disagree(self) -> list[str]:
         """Steps against the movements that they caused, and dates for which something was done twice."""
         rows = await self.company.rows(
@@ -445,3 +460,206 @@ async def the_payment(world: PlanWorld, account_id: int, reason: str = "plan_ren
     """The only payment of an account for this reason."""
     (found,) = [one for one in await world.payments(reason) if one.account_id == account_id]
     return found
+
+
+def deadly(point: str) -> Callable[[str], None]:
+    """For ``engine.faults``: the worker dies at a point."""
+
+    def reach(name: str) -> None:
+        if name == point:
+            raise Crash(name)
+
+    return reach
+
+
+async def until(is_so: Callable[[], Awaitable[bool]], what: str) -> float:
+    """Wait until something is so, no longer than the deadline; the seconds it took."""
+    began = time.monotonic()
+    while not await is_so():
+        assert time.monotonic() < began + DEADLINE_SECONDS, f"{what}: not within {DEADLINE_SECONDS} seconds"
+        await asyncio.sleep(0.05)  # nobody tells a test that a row changed
+    return time.monotonic() - began
+
+
+# --- anything, in any order ------------------------------------------------------------------------------------------
+
+
+class PlanStorm:
+    """Accounts on plans, their company, its provider and its workers doing one random thing after another, by a seed."""
+
+    def __init__(self, world: PlanWorld, seed: int) -> None:
+        self.world, self.chance = world, random.Random(seed)
+        self.log: list[str] = []
+        self.owners: list[int] = []
+        self._key = 0
+        self._verbs = (
+            *((self.change, 14), (self.modify, 3), (self.cancel, 3), (self.pause, 3), (self.resume, 4)),
+            *((self.renew, 4), (self.card, 5), (self.retry, 4), (self.void, 2), (self.agree, 2), (self.use, 12)),
+            *((self.work, 20), (self.wait, 10), (self.break_something, 5), (self.hear, 3), (self.hold, 2)),
+            *((self.let_on, 3), (self.drop, 1)),
+        )
+
+    async def begin(self, count: int) -> None:
+        await self.world.company.price("CHAT", "tokens", amount="1")
+        for terms in (BASIC, PRO, YEARLY, FREE, BY_TOKEN):
+            await self.world.plan(terms)
+        for number in range(count):
+            terms = (BASIC, YEARLY, FREE)[number % 3]
+            self.owners.append(await self.world.on(terms))
+            await self.world.company.balance_opened(self.owners[-1], "credits", 2 * PRICE)
+
+    async def blow(self, steps: int) -> None:
+        """So many things, some of them at the same time as the next."""
+        verbs, weights = zip(*self._verbs, strict=True)
+        for _ in range(steps):
+            together = self.chance.choices(verbs, weights, k=self.chance.choice((1, 1, 2, 3)))
+            self.log.append(" + ".join(verb.__name__ for verb in together))
+            found = await asyncio.gather(*(verb() for verb in together), return_exceptions=True)
+            for error in found:
+                if isinstance(error, BaseException) and not isinstance(error, Refusal | Crash):
+                    raise error
+
+    async def calm(self) -> None:
+        """Good cards, nothing held, nothing paused: then every plan goes on, or has ended."""
+        world = self.world
+        world.stripe.heal()
+        await self.let_on()
+        async with world.worker() as fresh:
+            await world.recover(fresh)
+            for _ in range(3):
+                for owner in self.owners:
+                    await world.give_card(owner, "pm_card_visa")
+                    await world.company.adjust(owner, "credits", 2 * PRICE)
+                    await world.ask(account_plans.resume_plan, owner)
+                    await world.ask(account_plans.renew_plan, owner)
+                await world.recover(fresh)
+        for owner in self.owners:
+            known = await world.subscription(owner)
+            assert known.status in {"active", "cancelled"}, known
+
+    def _owner(self) -> int:
+        return self.chance.choice(self.owners)
+
+    async def _said(self, serve: Callable[[Call], Awaitable[Answer]], body: dict[str, Any] | None = None) -> None:
+        self._key += 1
+        key = f"storm:{self._key}"
+        owner = self._owner()
+        async with self.world.worker() as worker:
+            worker.faults = self._deadly
+            found = await self.world.ask(serve, owner, body, key=key, engine=worker)
+        said = msgspec.json.decode(found.body).get("error", {}).get("code", "")
+        self.log[-1] += f" [{serve.__name__} {owner % 1000} {body or ''} {found.status} {said}]"
+
+    def _deadly(self, name: str) -> None:
+        if self.chance.random() < DEADLY:
+            raise Crash(name)
+
+    async def change(self) -> None:
+        plan_id = self.chance.choice(list(self.world.plans.values()))
+        scheme = self.chance.choice(("ariel", "snow_white", "sleeping_beauty"))
+        await self._said(account_plans.change_plan, {"plan_id": spell("p", plan_id), "scheme": scheme})
+
+    async def modify(self) -> None:
+        units = self.chance.randint(2, 9)
+        body = {"denomination": "tokens", "amount": units * INCLUDED, "usd_charge": units * PRICE}
+        await self._said(account_plans.modify_mid_month, body)
+
+    async def cancel(self) -> None:
+        body = self.chance.choice(({"at_period_end": True}, {"at_period_end": False, "prorate": True}))
+        await self._said(account_plans.cancel_plan, body)
+
+    async def pause(self) -> None:
+        await self._said(account_plans.pause_plan)
+
+    async def resume(self) -> None:
+        await self._said(account_plans.resume_plan)
+
+    async def drop(self) -> None:
+        await self._said(account_plans.drop_scheduled)
+
+    async def renew(self) -> None:
+        await self._said(account_plans.renew_plan)
+
+    async def agree(self) -> None:
+        body = {"balances": {"tokens": {"amount": self.chance.randint(500, 3000)}}}
+        await self._said(account_plans.agree_terms, body)
+
+    async def card(self) -> None:
+        kind = self.chance.choice(("visa", "mastercard", "amex", "chargeCustomerFail", "chargeCustomerFail"))
+        await self.world.give_card(self._owner(), f"pm_card_{kind}")
+
+    async def _by_hand(self, verb: Callable[..., Awaitable[Payment]]) -> None:
+        found = [one for one in await self.world.payments() if one.account_id == (owner := self._owner()) or not owner]
+        if found:
+            chosen = self.chance.choice(found[-3:])
+            self.log[-1] += f" [{verb.__name__} {chosen.account_id % 1000} {chosen.reason} {chosen.status}]"
+            await self.world.drive(await self.world.by_hand(verb, chosen))
+
+    async def retry(self) -> None:
+        await self._by_hand(payments.retry_payment)
+
+    async def void(self) -> None:
+        await self._by_hand(payments.void_payment)
+
+    async def use(self) -> None:
+        owner = self._owner()
+        asked = [event("CHAT", str(self.chance.randint(1, 300)), gated=True) for _ in range(5)]
+        await asyncio.gather(*(self.world.company.send(owner, one) for one in asked), return_exceptions=True)
+
+    async def work(self) -> None:
+        async with self.world.worker() as worker:
+            worker.faults = self._deadly
+            before = asyncio.all_tasks()
+            try:
+                await self.world.passes(worker)
+            finally:
+                await asyncio.gather(*(asyncio.all_tasks() - before - self._others()), return_exceptions=True)
+
+    def _others(self) -> set[asyncio.Task[Any]]:
+        mine = asyncio.current_task()
+        return {task for task in asyncio.all_tasks() if task is mine or "Storm" in repr(task.get_coro())}
+
+    async def wait(self) -> None:
+        self.world.clock.forward(
+            seconds=self.chance.choice((1, 61, 61, 3_600, 86_400, 86_400, 864_000, 1_296_000, 2_678_400))
+        )
+
+    async def break_something(self) -> None:
+        kinds = ("timeout_after_effect", "timeout_before_effect", "500_before", "500_after_effect", "lock_timeout")
+        terms: dict[str, Any] = {"key": self.world.key, "times": self.chance.randint(1, 4)}
+        if self.chance.random() < DECLINED:
+            code = self.chance.choice(("insufficient_funds", "lost_card", "generic_decline"))
+            self.world.stripe.fault("decline", code=code, route=CONFIRM, **terms)
+        else:
+            self.world.stripe.fault(self.chance.choice(kinds), **terms)
+
+    async def hear(self) -> None:
+        for body in self.chance.choices(self.world.messages()[-40:], k=10):
+            with contextlib.suppress(Refusal):
+                await self.world.deliver([body])
+
+    async def hold(self) -> None:
+        async with self.world.engine.database.writing() as unit:
+            await payments.suspend_capture(self.world.engine, unit, self.world.environment, self._owner())
+
+    async def let_on(self) -> None:
+        for owner in self.owners:
+            is_wanted = self.chance.random() < HALF
+            async with self.world.engine.database.writing() as unit:
+                await payments.resume_capture(
+                    self.world.engine, unit, self.world.environment, owner, process=is_wanted, limit=LIMIT
+                )
+
+
+async def storm(world: PlanWorld, seed: int, steps: int) -> None:
+    found = PlanStorm(world, seed)
+    try:
+        await found.begin(3)
+        await found.blow(steps)
+        await found.calm()
+        wrong = await world.disagreements() + await world.kept_for_nothing()
+        assert not wrong, wrong
+        await audited(world.engine.database.dsn)
+    except BaseException as error:
+        error.add_note(f"seed {seed}:\n" + "\n".join(found.log))
+        raise

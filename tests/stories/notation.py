@@ -256,7 +256,8 @@ class Story:
         )
         names = {"REVERSAL": "reversal"}
         return " | ".join(
-            f"{row['seq']}: {names.get(row['type'], row['book'])} {row['amount']:+} = {row['ending_balance']}" for row in rows
+            f"{row['seq']}: {names.get(row['type'], row['book'])} {row['amount']:+} = {row['ending_balance']}"
+            for row in rows
         )
 
     async def do_show(self, words: list[str]) -> str:

@@ -21,6 +21,7 @@ from tenuto.store import subscriptions
 from tenuto.store.accounts import read_account
 from tenuto.store.database import Unit
 from tenuto.store.invoices import read_owed
+from tenuto.store.records import Page
 from tenuto.store.subscriptions import StoredStep
 
 from . import body as bodies
@@ -152,10 +153,11 @@ def next_renewal(found: Subscription) -> str | None:
 
 def _previewed(decided: Decided) -> PlanStepOut:
     step, after = decided.step, decided.step.subscription
+    later = after.scheduled or {}
     return PlanStepOut(
         kind=step.kind,
         scheme=step.scheme,
-        plan_id=spell("p", after.plan_id),
+        plan_id=spell("p", later.get("plan_id", after.plan_id)),
         denomination=step.denomination,
         charge=step.charge,
         credit=step.credit,
@@ -167,7 +169,7 @@ def _previewed(decided: Decided) -> PlanStepOut:
         cancelled=dict(step.cancelled),
         at=bodies.spelled(_takes_effect(step)),
         preview=True,
-        cadence=after.cadence,
+        cadence=later.get("cadence", after.cadence),
         plan_status=status_of(after),
         next_plan_renewal=next_renewal(after),
     )
@@ -331,9 +333,13 @@ async def in_steps(
 
     async def resume(unit: Unit) -> Begun:
         found = None if once is None else await payment_store.find_by_request(unit, account_id, once.key)
-        if found is None:
+        if found is not None:
+            return Begun(subscriptions.step_of_json((found.settings or {})["step"]), found, account_id)
+        # No card was asked: the step was done in the unit that took the key, and only its answer is missing.
+        done = await subscriptions.list_steps(unit, account_id, Page(1, None))
+        if not done:
             raise Refusal("request_in_progress")
-        return Begun(subscriptions.step_of_json((found.settings or {})["step"]), found, account_id)
+        return Begun(done[0], None, account_id)
 
     async def finish(begun: Begun) -> Answer:
         status = 200

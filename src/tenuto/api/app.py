@@ -163,7 +163,7 @@ _PROVEN_BY_THE_STORE: Final = frozenset(
 _OPTIONAL_BODY: Final = frozenset(
     {
         *(accounts.open_balance, accounts.issue_key, invoices.cut_invoice, invoices.make_link, cards.make_link),
-        *(payments.refund_payment, payments.resume_capture),
+        *(payments.refund_payment, payments.resume_capture, account_plans.cancel_plan),
     }
 )
 _SINGLE: Final = {

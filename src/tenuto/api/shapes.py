@@ -611,7 +611,7 @@ def transaction(row: Record) -> TransactionOut:
         ending_balance=row["ending_balance"],
         max_value_billing_amount=_unit_cost(row["max_value_billing_amount"]),
         max_value_billing_previous_id=None if previous is None else spell_of_account("t", account_id, previous),
-        cause_id=cause_of(account_id, row["book"], row["cause_id"]),
+        cause_id=cause_of(account_id, row["id"], row["book"], row["type"], row["cause_id"]),
         account=AccountNameOut(account_id=spell("a", account_id), name=row["account_name"]),
         event_ids=[spell_of_account("e", account_id, id) for id, _ in events],
         events=[TransactionEventOut(event_id=spell_of_account("e", account_id, id), type=kind) for id, kind in events],
@@ -629,12 +629,21 @@ _CAUSES = {
     ledger.DISPUTE_BOOK: "re",
     ledger.DISPUTE_WON_BOOK: "re",
     ledger.CREDIT_NOTE_BOOK: "cn",
+    ledger.PLAN_BOOK: "ps",
+    ledger.PRORATION_BOOK: "ps",
+    ledger.GRANT_BOOK: "ps",
+    ledger.EXPIRY_BOOK: "ps",
 }
 
 
-def cause_of(account_id: int, book: str, cause_id: int | None) -> str | None:
-    """The public id of what moved a balance: a payment, a refund, a credit note, else an invoice."""
-    return None if cause_id is None else spell_of_account(_CAUSES.get(book, "inv"), account_id, cause_id)
+def cause_of(account_id: int, id: int, book: str, type: str, cause_id: int | None) -> str | None:  # noqa: A002
+    """The public id of what moved a balance: a payment, a refund, a credit note, a plan's step, a grant, an invoice.
+
+    Units that end by themselves are their own cause, which says nothing.
+    """
+    if cause_id is None or cause_id == id:
+        return None
+    return spell_of_account("g" if type == "GRANT" else _CAUSES.get(book, "inv"), account_id, cause_id)
 
 
 def made_transaction(made: Transaction, account_id: int, name: str) -> TransactionOut:
@@ -653,7 +662,7 @@ def made_transaction(made: Transaction, account_id: int, name: str) -> Transacti
         ending_balance=made.ending_balance,
         max_value_billing_amount=None,
         max_value_billing_previous_id=None,
-        cause_id=cause_of(account_id, made.book, made.cause_id),
+        cause_id=cause_of(account_id, made.id, made.book, made.type, made.cause_id),
         account=AccountNameOut(account_id=spell("a", account_id), name=name),
         event_ids=[],
         events=[],

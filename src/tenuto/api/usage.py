@@ -512,7 +512,7 @@ _TRANSACTION_FILTERS: Final = (
     Param("from", "moment", "Only movements recorded at or after this time."),
     Param("to", "moment", "Only movements recorded before this time."),
 )
-_GATE: Final = ("insufficient_balance", "credit_limit_reached")
+_GATE: Final = ("insufficient_balance", "credit_limit_reached", "spend_cap_reached")
 
 ROUTES: Final = (
     Route(

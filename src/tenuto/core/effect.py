@@ -104,13 +104,14 @@ def _carried_out(step: Step, around: Around, name: str, ledger: _Moves, paid: in
     ledger.move(name, credit, PRORATION_BOOK)
     ledger.move(name, units, GRANT_BOOK)
     without, gone = closed(before, step.ends, now=ledger.now, cancelled=cancelled)
-    moved = credit + paid - sold
+    spare = 0 if around.by_invoice else max(0, credit - sold)
+    moved = credit + paid - sold - spare
     after = without._replace(amount=without.amount + moved, arrived=without.arrived + moved)
     if step.credit_used and name == step.denomination:
         after = taken_from(after, step.credit_used, source="credit")
     new = _plan_grants(step, around, name, units, ledger.grant_id)
-    if credit > sold and not around.by_invoice:
-        new += (_credit_grant(around, name, credit - sold, ledger.grant_id, step.at),)
+    if spare:
+        new += (_credit_grant(around, name, spare, ledger.grant_id, step.at),)
     return opened(burned_down(after), new), gone
 
 

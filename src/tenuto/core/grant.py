@@ -93,7 +93,8 @@ def burned_down(purse: Purse) -> Purse:
     """The purse with its grants burned down by all that usage has taken, and by what is owed besides."""
     grants = _burned(purse.grants, purse.spent - purse.burned)
     short = sum(grant.left for grant in grants) - max(0, purse.amount)
-    return purse._replace(burned=purse.spent, grants=_burned(grants, short))
+    # Something later may have burned them down further already, and usage that is taken back fills no grant again.
+    return purse._replace(burned=max(purse.burned, purse.spent), grants=_burned(grants, short))
 
 
 def opened(purse: Purse, grants: Iterable[Grant]) -> Purse:

@@ -145,6 +145,8 @@ def _added(offer: Offer, around: Around) -> Step:
     assert old is not None
     if offer.cadence != before.cadence:
         raise invalid("scheme", "snow_white keeps the period, so it cannot change the cadence; use ariel.")
+    if before.cadence == "YEARLY" and offer.terms.refills_monthly != old.refills_monthly:
+        raise invalid("scheme", "snow_white keeps the dates on which balances are filled; use ariel.")
     if offer.terms.denomination != period.denomination:
         raise invalid(
             "scheme", f"snow_white charges a difference, and the plan in force is paid in {period.denomination}."
@@ -197,9 +199,11 @@ def restarted(offer: Offer, around: Around, credit: int, *, kind: StepKind, sche
     """
     before, period = _running(around), around.period
     assert period is not None
-    if period.is_trial:
+    if period.is_trial and period.end_at is not None and period.end_at > around.at:
         return _swapped(offer, around, kind, scheme)
     lines = [*plan_lines(offer), *minimum_lines(around, credit, is_whole=False)]
+    if period.is_trial:
+        lines += setup_lines(offer.terms)
     if credit:
         lines.append(Line("proration", "Unused part of the period that ends", -credit, period.denomination))
     fresh = replace(_onto(before, offer), status="active", anchor_at=around.at, number=0, cancels_at_end=False)
@@ -218,19 +222,19 @@ def _swapped(offer: Offer, around: Around, kind: StepKind, scheme: Scheme | None
 
 def cancelled(around: Around, *, at_end: bool, prorates: bool) -> Step:
     """The plan ends: with its period, or now, with what is unused given back where ``prorates`` says so."""
-    before, terms = _running(around), around.terms
+    before, period, terms = _running(around), around.period, around.terms
+    assert period is not None
     assert terms is not None
-    if at_end:
+    is_over = before.period_end is not None and around.at >= before.period_end
+    if at_end and not is_over:
         after = replace(before, cancels_at_end=True, scheduled=None)
         return replace(_only(after, terms.denomination, around), kind="cancel")
-    period = around.period
-    assert period is not None
     credit = unused_credit(around) if prorates else 0
-    is_over = before.period_end is not None and around.at >= before.period_end
     lines = [*minimum_lines(around, credit, is_whole=is_over)]
     if credit:
         lines.append(Line("proration", "Unused part of the period that ends", -credit, period.denomination))
-    ends = ending(around, terms, rolls_over=not credit)
+    # What was given for nothing stays no longer than its time, or it could be had again and again.
+    ends = ending(around, terms, rolls_over=not credit and (is_over or period.price > 0))
     after = replace(
         before,
         status="cancelled",
@@ -412,9 +416,9 @@ def _step(
     ends, closes = Ending({}, ()), None
     if around.subscription is not None and around.subscription.is_running and around.terms is not None:
         ends = ending(around, around.terms, rolls_over=kind == "renewal")
-        if old is not None:
-            ended_at = min(around.at, old.end_at or around.at)
-            closes = replace(old, ended_at=ended_at, credited=old.credited + credit)
+        assert old is not None
+        ended_at = min(around.at, old.end_at or around.at)
+        closes = replace(old, ended_at=ended_at, credited=old.credited + credit)
     period = Period(
         account_id=around.account_id,
         id=NEW_PERIOD,
@@ -453,6 +457,8 @@ def _step(
 
 
 def _only(subscription: Subscription, denomination: str, around: Around) -> Step:
-    """A step that moves nothing now."""
-    after = replace(subscription, next_at=next_of(subscription))
+    """A step that moves nothing now. What is past due is asked for again when it would have been."""
+    # A renewal that was skipped or failed is given up with this (store.subscriptions.carry_out), and worked out anew.
+    after = replace(subscription, payment_id=None)
+    after = replace(after, next_at=subscription.next_at if after.status == "past_due" else next_of(after))
     return Step(kind="change", at=around.at, denomination=denomination, subscription=after)

@@ -72,10 +72,7 @@ def _units_left(around: Around, period: Period) -> list[Exact]:
         later = every.get(name, 0) * to_come
         gave = max(sum(grant.units for grant in grants), every.get(name, 0)) if times else sum(g.units for g in grants)
         total = gave + every.get(name, 0) * max(0, times - 1)
-        if total:
-            shares.append(Exact(min(left_of(grants) + later, total), total))
-        elif every.get(name):
-            shares.append(Exact(0, 1))
+        shares.append(Exact(min(left_of(grants) + later, total), total) if total else Exact(0, 1))
     return shares
 
 
@@ -120,7 +117,7 @@ def granted(units: Mapping[str, int], around: Around, *, is_free: bool, ends_of:
     if ends_of is not None and around.period is not None and not around.period.price:
         for name, purse in around.purses.items():
             for grant in purse.grants:
-                if grant.plan_id == ends_of and grant.until_at is not None and grant.until_at > around.at:
+                if grant.plan_id == ends_of and (grant.until_at is None or grant.until_at > around.at):
                     used[name] = used.get(name, 0) + grant.units - grant.left
     return {name: amount - used.get(name, 0) for name, amount in units.items() if amount > used.get(name, 0)}
 
@@ -165,7 +162,8 @@ def owed_lines(around: Around, denomination: str) -> list[Line]:
     if around.by_invoice:
         return []
     balance = around.state.balances.get(denomination)
-    owed = 0 if balance is None else -balance.amount - around.owed
+    # Not what was used since, where the step comes late: the next one asks for that.
+    owed = 0 if balance is None else -max(balance.amount, around.purse(denomination).amount) - around.owed
     return [Line("owed", f"Owed on the {denomination} balance", owed, denomination)] if owed > 0 else []
 
 

@@ -191,6 +191,12 @@ NEW_PERIOD: Final = -1
 """The id of a period that gets its own when the step is carried out."""
 
 
+def failed_renewal(money: Mapping[str, Any]) -> str:
+    """What the company does about a plan whose renewal was refused for good: past_due, pause or cancel."""
+    found: str = money.get("plans", {}).get("failed_renewal", "past_due")
+    return found
+
+
 def basis_of(subscription: Subscription | None) -> str:
     """What a step was worked out on: where it says otherwise when the money is there, something else came between."""
     if subscription is None or not subscription.is_running:

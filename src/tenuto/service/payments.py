@@ -39,7 +39,7 @@ from tenuto.core.payment import (
     voided,
 )
 from tenuto.core.refill import SETTINGS, Refill, begun_monthly, filled, parked
-from tenuto.core.subscription import basis_of
+from tenuto.core.subscription import basis_of, failed_renewal
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefused, GatewayUnclear, Intent
 from tenuto.store import accounts, due, invoices, ledger, payments, refills, subscriptions
@@ -248,6 +248,12 @@ async def _stopped(unit: Unit, payment: Payment, card: payments.Chargeable | Non
     return None
 
 
+async def _is_as_planned(unit: Unit, payment: Payment) -> bool:
+    """Whether the plan still is what a payment's step was worked out on."""
+    known = await subscriptions.read_subscription(unit, payment.account_id)
+    return bool((payment.settings or {}).get("basis") == basis_of(known))
+
+
 async def _is_owed(unit: Unit, payment: Payment) -> bool:
     """Whether what a capture of invoices is to pay still waits to be paid."""
     if payment.reason != "invoice":
@@ -454,8 +460,11 @@ async def _end_unpaid(
         return
     else:
         changed = replace(known, status="past_due", payment_id=None if after.status == "voided" else known.payment_id)
+        if not is_over:
+            # Its next try asks whatever card there is then; nothing else is due meanwhile.
+            changed = replace(changed, next_at=None)
     if is_over and after.reason == "plan_renewal":
-        match environment.money.get("plans", {}).get("failed_renewal", "past_due"):
+        match failed_renewal(environment.money):
             case "cancel":
                 changed = replace(changed, payment_id=None, cancels_at_end=True, next_at=now)
                 engine.nudge("renew_due")
@@ -528,6 +537,8 @@ async def retry_payment(
     after = retried(before, now=now)
     if not await _is_owed(unit, before):
         raise Refusal("payment_not_retryable", "What it was to pay is not owed any more.", status=before.status)
+    if before.reason in FOR_PLANS and not await _is_as_planned(unit, before):
+        raise Refusal("payment_not_retryable", "The plan is not as it was then; try renewplan.", status=before.status)
     if after.slot is not None:
         other = await payments.open_payment(unit, account_id, after.slot, or_skipped=False)
         if other is not None and other.id != after.id:
@@ -579,6 +590,10 @@ async def resume_capture(
             continue
         if changed.reason == "invoice" and not is_wanted:
             await invoices.collect_again(unit, owner, changed.currency, engine.now_of(environment))
+        if process and not is_wanted and changed.reason in FOR_PLANS:
+            # The plan is worked out anew, as it is by now.
+            await subscriptions.wake(unit, owner, engine.now_of(environment))
+            engine.nudge("renew_due")
         resumed.append((owner, payment_id))
     return resumed
 
@@ -589,6 +604,8 @@ async def _is_wanted(engine: Engine, unit: Unit, environment: Environment, accou
     held = await payments.read_payment(unit, account_id, payment_id)
     assert held is not None
     payment = held.payment
+    if payment.reason in FOR_PLANS:
+        return await _is_as_planned(unit, payment)
     if payment.reason != "threshold_refill":
         return await _is_owed(unit, payment)
     refill = await refills.read_refill(unit, account_id, payment.denomination)

@@ -35,9 +35,9 @@ from tenuto.core.plan import (
     plan_terms,
 )
 from tenuto.core.proration import refill_credit
-from tenuto.core.subscription import Around, Offer, Step, Subscription, basis_of
+from tenuto.core.subscription import Around, Offer, Step, Subscription, basis_of, failed_renewal
 from tenuto.engine import Engine, Once
-from tenuto.store import due, ledger, payments, subscriptions
+from tenuto.store import accounts, due, ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import AccountMovedOn, Contended, Reader, Record, Unavailable, Unit, translated
 from tenuto.store.subscriptions import Moment, Standing, StoredStep, Written
@@ -159,12 +159,25 @@ async def begin_step(
             request_key=None if once is None else once.key,
             fingerprint=None if once is None else once.fingerprint,
         )
+        await _make_room(unit, decided.standing, now)
         await payments.insert_payment(unit, payment, claimed_until=engine.now() + LEASE)
         await ledger.raise_tick(unit, account_id, tick)
         return Begun(step, payment, account_id)
     await subscriptions.carry_out(unit, step, state, paid=0, payment_id=None, tick=tick, now=now)
     engine.nudge("refill_due")
     return Begun(step, None, account_id)
+
+
+async def _make_room(unit: Unit, standing: Standing, now: datetime) -> None:
+    """A renewal that waits after a decline gives its place to a change, and is worked out anew should that fail too."""
+    known = standing.subscription
+    if known is None or known.payment_id is None:
+        return
+    held = await payments.read_payment(unit, known.account_id, known.payment_id)
+    if held is not None and held.payment.status == "created":
+        await payments.give_up(unit, known.account_id, known.payment_id, now)
+        again = replace(known, payment_id=None, next_at=held.payment.next_attempt_at)
+        await subscriptions.put_subscriptions(unit, [again], now)
 
 
 def _payment(
@@ -532,10 +545,11 @@ async def renew_due(engine: Engine, *, now: datetime, limit: int, environment_id
         rows = await due.due_rows(
             reader,
             due.PLANS,
-            "t.account_id, t.next_at, t.status, t.period_end",
+            "t.account_id, t.next_at, t.status, t.period_end, t.refill_at",
             now=now,
             limit=limit,
             environment_id=environment_id,
+            together=AT_ONCE,
         )
     by_half: dict[int, list[Record]] = {}
     for row in rows:
@@ -581,16 +595,23 @@ async def _put_off(engine: Engine, environment: Environment, account_id: int, er
         now = engine.now_of(environment)
         later = replace(known, next_at=now + RETRIES[0])
         if isinstance(error, Refusal) and error.code in {"insufficient_balance", "credit_limit_reached"}:
-            later = _unpaid(known, now)
+            later = _unpaid(environment, known, now)
+            if later.next_at is None and failed_renewal(environment.money) == "pause":
+                changes = {"paused_at": now, "paused_by": "plan"}
+                await accounts.update_account(unit, account_id, changes, now, engine.tick())
         await subscriptions.put_subscriptions(unit, [later], now)
         await ledger.raise_tick(unit, account_id, engine.tick())
     return 1
 
 
-def _unpaid(known: Subscription, now: datetime) -> Subscription:
-    """A balance that was to pay cannot: tried again by schedule, and the third time not any more."""
-    again = now + RETRIES[known.declines] if known.declines < len(RETRIES) else None
-    return replace(known, status="past_due", declines=known.declines + 1, next_at=again)
+def _unpaid(environment: Environment, known: Subscription, now: datetime) -> Subscription:
+    """A balance that was to pay cannot: tried again by schedule, and the third time as the company has it."""
+    after = replace(known, status="past_due", declines=known.declines + 1)
+    if known.declines < len(RETRIES):
+        return replace(after, next_at=now + RETRIES[known.declines])
+    if failed_renewal(environment.money) == "cancel":
+        return replace(after, next_at=now, cancels_at_end=True)
+    return replace(after, next_at=None)
 
 
 class _Due(NamedTuple):
@@ -604,8 +625,12 @@ class _Due(NamedTuple):
 
 
 def _moment(row: Record) -> Moment:
-    """As of when an account is renewed: its date, however late; for one that is past due, the date it missed."""
-    return Moment(row["period_end"] if row["status"] == "past_due" else row["next_at"])
+    """As of when an account is renewed: its own date, however late it is and however often it was put off."""
+    if row["status"] == "pending_card":
+        return Moment(row["next_at"])
+    if row["status"] == "past_due" or row["refill_at"] is None:
+        return Moment(row["period_end"])
+    return Moment(min(row["refill_at"], row["period_end"]))
 
 
 async def _renew_in(engine: Engine, unit: Unit, environment: Environment, asked: Mapping[int, Record]) -> int:
@@ -700,6 +725,9 @@ async def _ask_card(unit: Unit, environment: Environment, found: _Due, step: Ste
     payment = _payment(step, found.state, found.standing, reason, found.tick, found.now)
     if environment.capture_suspended or found.standing.is_suspended:
         payment = payment._replace(status="skipped", next_attempt_at=None)
+    if known.payment_id is not None:
+        # Other terms were agreed since it failed: tried again by hand, it would pay for what is not sold any more.
+        await payments.give_up(unit, known.account_id, known.payment_id, found.now)
     await payments.insert_payment(unit, payment)
     waiting = replace(known, payment_id=payment.id, next_at=None)
     await subscriptions.put_subscriptions(unit, [waiting], found.now)
@@ -731,6 +759,13 @@ async def renew_now(engine: Engine, unit: Unit, environment: Environment, accoun
         raise Refusal("no_plan")
     if known.status != "past_due":
         raise Refusal("plan_not_active", status=known.status)
+    held = None if known.payment_id is None else await payments.read_payment(unit, account_id, known.payment_id)
+    if held is not None and held.payment.is_open and held.payment.status != "voiding":
+        # It is being asked for already; where it waits after a decline, it waits no longer.
+        if held.payment.status == "created" and held.payment.declines:
+            await payments.update_payment(unit, retried(held.payment, now=now), now)
+            engine.nudge("collect_due")
+        return known
     after = replace(known, next_at=now)
     await subscriptions.put_subscriptions(unit, [after], now)
     await ledger.raise_tick(unit, account_id, max(engine.tick(), state.tick + 1))

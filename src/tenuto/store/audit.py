@@ -12,8 +12,8 @@ A check is one statement over whole tables, so that ten million events are a mat
 denominator by PostgreSQL and put together exactly here. All checks of an audit must see one snapshot
 (``Database.snapshot``): then they agree while the service writes, since every unit leaves the books in order.
 Hot tables have no foreign keys and no checks of their own; here is where their rules are held. The statements stand in
-``audit_queries`` and ``audit_money``. Sources: design 5, 6 and 12, bar 2.1 to 2.4 and I-64; ``docs/audit.md`` tells the
-rules to operators.
+``audit_queries``, ``audit_money`` and ``audit_plans``. Sources: design 5, 6, 11 and 12, bar 2.1 to 2.4, 2.6 and I-64;
+``docs/audit.md`` tells the rules to operators.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from tenuto.core.plan import plan_terms
 from tenuto.core.rating import Counter, rate
 
 from . import audit_money as money
+from . import audit_plans as plans
 from . import audit_queries as queries
 from .database import Reader, Record
 
@@ -117,7 +118,7 @@ async def plan(reader: Reader, *, limit: int = FINDINGS_MAX) -> Plan:
     await reader.execute("set local work_mem = '128MB'")
     await reader.execute("set local enable_nestloop = off")
     counts: dict[str, int] = {}
-    for query in (queries.COUNTS, money.COUNTS):
+    for query in (queries.COUNTS, money.COUNTS, plans.COUNTS):
         counts.update(await reader.fetchrow(query) or {})
     stride = max(1, counts["events"] // SAMPLED_FROM)
     return Plan(counts, limit, stride, secrets.randbelow(stride))
@@ -151,12 +152,15 @@ _PREFIXES: Final = {
     "credit note": "cn",
     "card": "card",
     "link": "pl",
+    "step": "ps",
+    "grant": "g",
 }
 _PATHS: Final = {
     "account": "{account}",
     "balance": "{account}/balance/{word}",
     "refill": "{account}/balance/{word}/refill",
     "terms": "{account}/invoicing/{word}",
+    "subscription": "{account}/plan",
 }
 
 
@@ -176,6 +180,10 @@ def row_name(kind: str, account_id: int, number: int, word: str) -> str:
             return f"{spell('a', account_id)}/{spell('ep', number)}/{word}"
         case "price":
             return f"{spell('ep', number)}/versions/{word}"
+        case "plan":
+            return f"{spell('p', number)}/versions/{word}"
+        case "period" | "agreement":
+            return f"{spell('a', account_id)}/plan, {kind} {number}"
         case "environment":
             return f"{spell('c', account_id)} ({word})"
         case "message" | "series":
@@ -209,6 +217,24 @@ def _by_sql(query: str, *arguments: object) -> _Find:
 
     async def find(reader: Reader, planned: Plan, name: str) -> Outcome:
         return _outcome(name, await reader.fetch(_limited(query), planned.limit, *arguments))
+
+    return find
+
+
+def _by_rows(query: str, judge: Callable[[Record], str]) -> _Find:
+    """A check of rows of which ``judge`` says what each should be; a share of them where accounts are very many."""
+
+    async def find(reader: Reader, planned: Plan, name: str) -> Outcome:
+        tray = _Tray(name, planned.limit)
+        stride = max(1, planned.counts["subscriptions"] // SAMPLED_FROM)
+        async for row in reader.cursor(query, stride, secrets.randbelow(stride), prefetch=_PREFETCH):
+            try:
+                expected = judge(row)
+            except _UNREADABLE as error:
+                expected = f"what can be worked out ({error})"
+            if expected:
+                tray.add((row["kind"], row["account_id"], row["number"], row["word"]), row["stored"], expected)
+        return tray.outcome()
 
     return find
 
@@ -524,6 +550,37 @@ _MONEY: Final = (
     Check("secrets", "the secrets of companies are sealed", _by_sql(money.SECRETS)),
 )
 
+_PLANS: Final = (
+    Check(
+        "plan_payments",
+        "a plan's payment that came in paid for one step, any other for none",
+        _by_sql(plans.PLAN_PAYMENTS),
+    ),
+    Check("steps", "a step charges and credits what its lines say, once for its date", _by_sql(plans.STEPS)),
+    Check("step_moves", "a step moved balances once, by its lines and units", _by_sql(plans.STEP_MOVES)),
+    Check(
+        "periods",
+        "periods do not overlap, and cost and give back what their steps say",
+        _by_sql(plans.PERIODS),
+    ),
+    Check(
+        "subscriptions",
+        "a plan in force is in its last period, and due when that says so",
+        _by_sql(plans.SUBSCRIPTIONS),
+    ),
+    Check("plan_dates", "plans renew on dates counted from the first", _by_rows(plans.PLAN_DATES, plans.judge_dates)),
+    Check("grants", "grants are what steps granted, and end with their period", _by_sql(plans.GRANTS)),
+    Check("grant_moves", "what was given by hand came once, and its rest ended once", _by_sql(plans.GRANT_MOVES)),
+    Check("burned", "grants are burned down by what usage took, and hold no more than is there", _by_sql(plans.BURNED)),
+    Check("plan_numbers", "versions of a plan are numbered without a gap", _by_sql(plans.PLAN_NUMBERS)),
+    Check(
+        "plan_terms",
+        "the terms of every plan can be read, agreed ones are laid over them",
+        _by_rows(plans.PLAN_TERMS, plans.judge_terms),
+    ),
+    Check("plan_refills", "a plan fills the balances that it says it fills", _by_sql(plans.PLAN_REFILLS)),
+)
+
 CHECKS: Final = (
     Check("balances", "a balance is the sum of its transactions", _by_sql(queries.BALANCES)),
     Check("chain", "transactions are numbered without a gap, each starts where the last ended", _by_sql(queries.CHAIN)),
@@ -553,18 +610,27 @@ CHECKS: Final = (
     Check("ratings", "tiers, packages, minimum and cap come to the same again", _rated),
     Check("counters", "counted prices have seen the units and amounts of their events", _counters),
     *_MONEY,
-    Check("ticks", "no id of an account lies above its tick", _by_sql(queries.TICKS.format(more=money.GIVEN))),
+    *_PLANS,
+    Check(
+        "ticks",
+        "no id of an account lies above its tick",
+        _by_sql(queries.TICKS.format(more=money.GIVEN + plans.GIVEN)),
+    ),
     Check(
         "owners",
         "every row belongs to an account, a balance, an event, a price that exist",
-        _by_sql(queries.OWNERS + money.OWNERS),
+        _by_sql(queries.OWNERS + money.OWNERS + plans.OWNERS),
     ),
     Check(
         "environments",
         "live time is real, test clocks are not behind",
         _by_sql(queries.ENVIRONMENTS + money.ENVIRONMENTS),
     ),
-    Check("bounds", "amounts and quantities lie within their bounds", _by_sql(queries.BOUNDS + money.BOUNDS)),
+    Check(
+        "bounds",
+        "amounts and quantities lie within their bounds",
+        _by_sql(queries.BOUNDS + money.BOUNDS + plans.BOUNDS),
+    ),
     Check("spellings", "stored fractions are fractions", _by_sql(queries.SPELLINGS + money.SPELLINGS)),
     Check("answers", "stored answers were given", _by_sql(queries.ANSWERS)),
 )

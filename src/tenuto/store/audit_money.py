@@ -23,9 +23,13 @@ from tenuto.core.ledger import (
     DEPOSIT_BOOK,
     DISPUTE_BOOK,
     DISPUTE_WON_BOOK,
+    EXPIRY_BOOK,
+    GRANT_BOOK,
     INVOICE_ITEM_BOOK,
     OVERAGE_BOOK,
     PAYMENT_BOOK,
+    PLAN_BOOK,
+    PRORATION_BOOK,
     REFILL_BOOK,
     REFUND_BOOK,
     REFUND_CREDIT_BOOK,
@@ -35,7 +39,7 @@ from tenuto.core.ledger import (
     VOID_BOOK,
 )
 from tenuto.core.money import AMOUNT_MAX
-from tenuto.core.payment import OPEN
+from tenuto.core.payment import FOR_PLANS, OPEN
 
 from .audit_queries import FRACTION, denominator, numerator
 from .database import Reader, Record
@@ -51,28 +55,28 @@ select (select count(*) from payment_method) as cards,
 """
 
 
-def _listed(words: tuple[str, ...] | frozenset[str]) -> str:
+def listed(words: tuple[str, ...] | frozenset[str]) -> str:
     """SQL: words as a list to compare with."""
     return ", ".join(f"'{word}'" for word in sorted(words))
 
 
-_OPEN: Final = _listed(OPEN)
+_OPEN: Final = listed(OPEN)
 _PAYMENT_BOOKS: Final = (DEPOSIT_BOOK, REFILL_BOOK, PAYMENT_BOOK)
 _REFUND_BOOKS: Final = (REFUND_BOOK, REFUND_CREDIT_BOOK, REFUND_FAILED_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK)
 _INVOICE_BOOKS: Final = (TAX_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK)
-_BOOK: Final = f"""case p.reason when 'deposit' then '{DEPOSIT_BOOK}' when 'invoice' then '{PAYMENT_BOOK}'
-    else '{REFILL_BOOK}' end"""
+_BOOK: Final = f"""case when p.reason = 'deposit' then '{DEPOSIT_BOOK}'
+    when p.reason in ('invoice', {listed(FOR_PLANS)}) then '{PAYMENT_BOOK}' else '{REFILL_BOOK}' end"""
 
 
-def _posted(*books: str) -> str:
+def posted(*books: str) -> str:
     """SQL: the CTE of what causes have moved in some books; a cause moves a balance once a book."""
     return f"""posted as (
     select account_id, cause_id, denomination, book, sum(amount) as amount, count(*) as moves from transaction
-    where cause_id is not null and book in ({_listed(books)}) group by account_id, cause_id, denomination, book
+    where cause_id is not null and book in ({listed(books)}) group by account_id, cause_id, denomination, book
 )"""
 
 
-def _compared(kind: str, table: str) -> str:
+def compared(kind: str, table: str) -> str:
     """SQL: what ``expected`` says against ``posted``; movements whose cause is not in ``table`` are left to CAUSES."""
     return f"""
 select '{kind}', c.account_id, c.id, m.denomination,
@@ -100,9 +104,12 @@ with expected as (
     union all
     select p.account_id, p.id, p.currency, {_BOOK}, -p.amount
     from payment p where p.status = 'succeeded' and p.method = 'balance' and p.amount <> 0
+    union all
+    select p.account_id, p.id, p.denomination, '{EXPIRY_BOOK}', -coalesce((p.settings ->> 'cancelled')::bigint, 0)
+    from payment p where p.status = 'succeeded' and (p.settings ->> 'cancelled')::bigint <> 0
 ),
-{_posted(*_PAYMENT_BOOKS)}
-{_compared("payment", "payment")}
+{posted(*_PAYMENT_BOOKS, EXPIRY_BOOK)}
+{compared("payment", "payment")}
 """
 
 # One attempt more than is counted stays where a confirmation never arrived: nobody knew, so it has no outcome.
@@ -118,8 +125,8 @@ judged as (
         case
             when p.status not in ({_OPEN}, 'succeeded', 'failed', 'skipped', 'voided') then 'a status that there is'
             when p.method not in ('card', 'balance', 'out_of_band') then 'a method that there is'
-            when p.reason not in ('deposit', 'refill', 'threshold_refill', 'refill_start', 'invoice')
-                then 'a reason that there is'
+            when p.reason not in ('deposit', 'refill', 'threshold_refill', 'refill_start', 'invoice',
+                {listed(FOR_PLANS)}) then 'a reason that there is'
             when p.status in ('succeeded', 'failed', 'voided') and p.finished_at is null
                 then 'finished_at set: it has ended'
             when p.status in ({_OPEN}, 'skipped') and p.finished_at is not null then 'no finished_at: it has not ended'
@@ -182,8 +189,8 @@ expected as (
         case kind when 'dispute' then '{DISPUTE_WON_BOOK}' else '{REFUND_FAILED_BOOK}' end, units - credited
     from returned where is_undone and units > credited
 ),
-{_posted(*_REFUND_BOOKS)}
-{_compared("refund", "refund")}
+{posted(*_REFUND_BOOKS)}
+{compared("refund", "refund")}
 union all
 select 'refund', account_id, id, '',
     format('%s %s, code %s, finished_at %s, next_attempt_at %s', kind, status, coalesce(code, 'none'),
@@ -198,26 +205,35 @@ where (kind in ('refund', 'dispute') and case status
     else false end) is not true
 """
 
+# Units that end by themselves, or are taken back, name no more than their own transaction; ``grant_moves`` holds them.
 CAUSES: Final = f"""
 with cause as (
     select account_id, id, 'payment' as kind from payment
     union all select account_id, id, 'refund' from refund
     union all select account_id, id, 'credit note' from credit_note
     union all select account_id, id, 'invoice' from invoice
+    union all select account_id, id, 'step' from subscription_step
+    union all select account_id, id, 'grant' from balance_grant where source = 'manual'
 ),
 named as (
     select account_id, id, denomination, book, cause_id,
-        case when book in ({_listed(_PAYMENT_BOOKS)}) then 'payment'
-            when book in ({_listed(_REFUND_BOOKS)}) then 'refund'
-            when book = '{CREDIT_NOTE_BOOK}' then 'credit note' when book in ({_listed(_INVOICE_BOOKS)}) then 'invoice'
-        end as kind
+        case when book in ({listed(_PAYMENT_BOOKS)}) then array['payment']
+            when book in ({listed(_REFUND_BOOKS)}) then array['refund']
+            when book = '{CREDIT_NOTE_BOOK}' then array['credit note']
+            when book in ({listed(_INVOICE_BOOKS)}) then array['invoice']
+            when book = '{PLAN_BOOK}' then array['step']
+            when book = '{GRANT_BOOK}' then array['step', 'grant']
+            when book in ('{PRORATION_BOOK}', '{EXPIRY_BOOK}') then array['step', 'payment']
+        end as kinds
     from transaction where book not in ('{USAGE_BOOK}', '{ADJUSTMENT_BOOK}') or cause_id is not null
 )
 select 'transaction', t.account_id, t.id, t.denomination,
     format('book %s, cause %s', t.book, coalesce(t.cause_id::text, 'none')),
-    case when t.kind is null then 'no cause: this book has none' else format('a %s of its account', t.kind) end
-from named t left join cause c on c.account_id = t.account_id and c.id = t.cause_id and c.kind = t.kind
-where t.kind is null and t.cause_id is not null or t.kind is not null and c.id is null
+    case when t.kinds is null then 'no cause: this book has none'
+        else format('a %s of its account', array_to_string(t.kinds, ' or a ')) end
+from named t left join cause c on c.account_id = t.account_id and c.id = t.cause_id and c.kind = any(t.kinds)
+where t.kinds is null and t.cause_id is not null
+    or t.kinds is not null and c.id is null and (t.book = '{EXPIRY_BOOK}' and t.cause_id = t.id) is not true
 """
 
 
@@ -395,8 +411,8 @@ with expected as (
     ) as l on l.account_id = i.account_id and l.invoice_id = i.id
     where {_FINAL} and l.amount <> 0
 ),
-{_posted(*_INVOICE_BOOKS)}
-{_compared("invoice", "invoice")}
+{posted(*_INVOICE_BOOKS)}
+{compared("invoice", "invoice")}
 """
 
 CREDIT_NOTES: Final = f"""
@@ -404,8 +420,8 @@ with expected as (
     select n.account_id, n.id as cause_id, i.currency as denomination, '{CREDIT_NOTE_BOOK}' as book, n.amount
     from credit_note n join invoice i on i.account_id = n.account_id and i.id = n.invoice_id
 ),
-{_posted(CREDIT_NOTE_BOOK)}
-{_compared("credit note", "credit_note")}
+{posted(CREDIT_NOTE_BOOK)}
+{compared("credit note", "credit_note")}
 """
 
 BILLED: Final = f"""
@@ -415,7 +431,7 @@ with moved as (
     from invoice i
     join transaction t on t.account_id = i.account_id and t.denomination = i.currency
         and t.id > i.tick_from and t.id <= i.tick_to
-    where t.book not in ({_listed(UNBILLED_BOOKS)}) and not (t.book = '{REFILL_BOOK}' and t.amount > 0)
+    where t.book not in ({listed(UNBILLED_BOOKS)}) and not (t.book = '{REFILL_BOOK}' and t.amount > 0)
     group by i.account_id, i.id, 3
 ),
 lined as (
@@ -519,9 +535,9 @@ select 'account', id, 0::bigint, '',
     format('paused %s by %s, credit blocked %s by %s', coalesce(paused_at::text, 'never'),
         coalesce(paused_by, 'nobody'), coalesce(credit_blocked_at::text, 'never'),
         coalesce(credit_blocked_by, 'nobody')),
-    'since when and by whom (manual or dunning), or neither'
+    'since when and by whom (manual, dunning or plan), or neither'
 from account
-where (paused_at is null) <> (paused_by is null) or paused_by not in ('manual', 'dunning')
+where (paused_at is null) <> (paused_by is null) or paused_by not in ('manual', 'dunning', 'plan')
     or (credit_blocked_at is null) <> (credit_blocked_by is null) or credit_blocked_by not in ('manual', 'dunning')
 """
 
@@ -566,7 +582,7 @@ _HALVES: Final = " union all ".join(
 )
 
 
-def _orphans(kind: str, table: str, owner: str, column: str, *, number: str = "id") -> str:
+def orphans(kind: str, table: str, owner: str, column: str, *, number: str = "id") -> str:
     """SQL: rows of a table that name an ``owner`` of their account that is not there."""
     return f"""
 union all
@@ -591,16 +607,16 @@ from refill r left join balance b on b.account_id = r.account_id and b.denominat
 where b.account_id is null
 """ + "".join(
     (
-        _orphans("payment", "payment", "payment_method", "card_id"),
-        _orphans("payment", "payment_attempt", "payment", "payment_id", number="payment_id"),
-        _orphans("payment", "payment_attempt", "payment_method", "card_id", number="payment_id"),
-        _orphans("refund", "refund", "payment", "payment_id"),
-        _orphans("invoice", "invoice_line", "invoice", "invoice_id", number="invoice_id"),
-        _orphans("invoice", "invoice_tax", "invoice", "invoice_id", number="invoice_id"),
-        _orphans("invoice", "invoice_payment", "invoice", "invoice_id", number="invoice_id"),
-        _orphans("credit note", "credit_note", "invoice", "invoice_id"),
-        _orphans("credit note", "credit_note", "refund", "refund_id"),
-        _orphans("link", "payment_link", "invoice", "invoice_id"),
+        orphans("payment", "payment", "payment_method", "card_id"),
+        orphans("payment", "payment_attempt", "payment", "payment_id", number="payment_id"),
+        orphans("payment", "payment_attempt", "payment_method", "card_id", number="payment_id"),
+        orphans("refund", "refund", "payment", "payment_id"),
+        orphans("invoice", "invoice_line", "invoice", "invoice_id", number="invoice_id"),
+        orphans("invoice", "invoice_tax", "invoice", "invoice_id", number="invoice_id"),
+        orphans("invoice", "invoice_payment", "invoice", "invoice_id", number="invoice_id"),
+        orphans("credit note", "credit_note", "invoice", "invoice_id"),
+        orphans("credit note", "credit_note", "refund", "refund_id"),
+        orphans("link", "payment_link", "invoice", "invoice_id"),
     )
 )
 """Rows of money whose owner is not there, for ``audit_queries.OWNERS``."""

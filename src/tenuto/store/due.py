@@ -61,6 +61,9 @@ KINDS: Final = (
 )
 
 
+_ANOTHER_ORDER: Final = "hashint4(v.id # extract(microseconds from $1::timestamptz)::integer), v.id"
+
+
 async def due_rows(
     reader: Reader,
     kind: Due,
@@ -70,20 +73,23 @@ async def due_rows(
     limit: int,
     environment_id: int | None = None,
     each: int | None = None,
+    together: int = 1,
 ) -> list[Record]:
     """The rows of a kind that are due, earliest first: ``environment_id``, ``due``, then ``columns`` of table ``t``.
 
     ``now`` is real time; each half of a company is judged by its own clock. The halves take turns, so that one with
-    much to do keeps no other waiting; ``each`` bounds what one may have of a pass.
+    much to do keeps no other waiting; ``each`` bounds what one may have of a pass. Where ``together`` rows of one half
+    are done at once, turns are of so many, and each pass takes the halves in another order: not all have a turn in it.
     """
     free = " and (t.claimed_until is null or t.claimed_until <= $1)" if kind.is_claimed else ""
+    turns = "d.turn" if together == 1 else f"(d.turn - 1) / {together}, {_ANOTHER_ORDER}"
     return await reader.fetch(
         f"select v.id as environment_id, d.* from environment v cross join lateral ("
         f" select t.{kind.column} as due, row_number() over (order by t.{kind.column}) as turn, {columns}"
         f" from {kind.table} t where t.environment_id = v.id"
         f" and t.{kind.column} <= $1::timestamptz + v.clock_offset * interval '1 microsecond' and {kind.waiting}{free}"
         f" order by t.{kind.column} limit $4) d"
-        " where $3::integer is null or v.id = $3 order by d.turn, d.due limit $2",
+        f" where $3::integer is null or v.id = $3 order by {turns}, d.due limit $2",
         now,
         limit,
         environment_id,

@@ -142,10 +142,11 @@ def older(whose: Whose, page: Page, arguments: list[object], alias: str) -> str:
 
 
 async def give_up(unit: Unit, account_id: int, payment_id: int | None, now: datetime) -> None:
-    """Give up a payment that failed or was skipped: its intent waits for a card that nobody will name."""
+    """Give up a payment that failed, was skipped or waits after a decline: its intent waits for a card for ever."""
     await unit.execute(
         "update payment set status = 'voided', next_attempt_at = null, finished_at = $3, updated_at = $3"
-        " where account_id = $1 and id = $2 and status in ('failed', 'skipped')",
+        " where account_id = $1 and id = $2"
+        " and (status in ('failed', 'skipped') or status = 'created' and declines > 0)",
         account_id,
         payment_id,
         now,

@@ -19,7 +19,7 @@ import msgspec
 from tenuto.core.effect import Effect, effect_of, expired, plan_refills
 from tenuto.core.event import AccountState
 from tenuto.core.grant import Grant, Purse, as_before, burned_down
-from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK
+from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK, Balance
 from tenuto.core.lifecycle import late
 from tenuto.core.plan import PlanTerms, plan_terms
 from tenuto.core.refill import Refill
@@ -102,12 +102,19 @@ class Standing:
 
 
 _USED: Final = f"t.book in ('{USAGE_BOOK}', '{OVERAGE_BOOK}')"
+# What a step moved counts from the step's date on, however late it was carried out: a card may have said yes, or a
+# sweep come by, after the next date.
+_DATED: Final = (
+    "exists (select from subscription_step y where y.account_id = t.account_id and y.for_at < asked.at"
+    " and t.cause_id in (y.id, y.payment_id))"
+)
 _STANDING: Final = f"""
 select a.id, to_json(s) as subscription, to_json(p) as period,
     coalesce(o.terms, v.terms) as terms, coalesce(o.id, v.id) as terms_id,
     (select json_agg(json_build_array(b.denomination, b.amount, b.arrived, b.burned, tail.used, tail.arrived))
         from balance b left join lateral (
-            select -sum(t.amount) filter (where {_USED}) as used, sum(t.amount) filter (where not {_USED}) as arrived
+            select -sum(t.amount) filter (where {_USED}) as used,
+                sum(t.amount) filter (where not {_USED} and not (asked.tick is null and {_DATED})) as arrived
             from transaction t where t.account_id = b.account_id and t.denomination = b.denomination
             and t.seq > coalesce((
                 select u.seq from transaction u where u.account_id = b.account_id and u.denomination = b.denomination
@@ -116,7 +123,8 @@ select a.id, to_json(s) as subscription, to_json(p) as period,
         ) tail on true
         where b.account_id = a.id) as balances,
     (select json_agg(to_json(g) order by g.priority, g.expires_at, g.id) from balance_grant g
-        where g.account_id = a.id and g.closed_at is null) as grants,
+        where g.account_id = a.id and g.closed_at is null and (g.source <> 'manual'
+            or case when asked.tick is null then g.created_at < asked.at else g.id <= asked.tick end)) as grants,
     (select json_object_agg(i.currency, i.waiting) from (
         select currency, sum(greatest(amount_due - amount_paid - amount_credited, 0)) as waiting from invoice
         where account_id = a.id and status = 'open' group by currency) i) as owed,
@@ -135,7 +143,8 @@ select a.id, to_json(s) as subscription, to_json(p) as period,
         and (g.until_at is null or g.until_at > asked.at)
         group by g.plan_id, g.denomination) f) as free,
     (select min(y.id) from payment y where y.account_id = a.id and y.slot = 'plan'
-        and y.status in ('intended', 'created', 'confirming', 'processing', 'voiding')) as payment_id
+        and y.status in ('intended', 'created', 'confirming', 'processing', 'voiding')
+        and not (y.status = 'created' and y.declines > 0)) as payment_id
 from unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) as asked (id, at, tick)
 join account a on a.id = asked.id
 left join subscription s on s.account_id = a.id
@@ -396,17 +405,22 @@ async def carry_out(
         await payments.give_up(unit, account_id, standing.subscription.payment_id, now)
     await write_effects(unit, [Written(step, effect, state, state.environment_id, payment_id)], now)
     if step.kind != "refill" and (standing.has_plan_refills or any(one.refill for one in terms.balances.values())):
-        await _put_refills(unit, effect, terms, now)
+        held = {**state.balances, **{balance.denomination: balance for balance, _ in effect.moves}}
+        await _put_refills(unit, effect, terms, held, now)
     return effect
 
 
-async def _put_refills(unit: Unit, effect: Effect, terms: PlanTerms, now: datetime) -> None:
-    """Let the balances of a plan fill themselves as it says, and no longer as an old one said."""
+async def _put_refills(
+    unit: Unit, effect: Effect, terms: PlanTerms, held: Mapping[str, Balance], now: datetime
+) -> None:
+    """Let the balances of a plan fill themselves as it says, at once where too little is held already."""
     subscription = effect.subscription
     known = await refills.list_refills(unit, subscription.account_id)
     keep, over = plan_refills(terms, known, subscription, now) if subscription.is_running else ((), _by_plan(known))
     for refill in keep:
-        await refills.put_refill(unit, refill, now)
+        assert refill.threshold is not None
+        is_low = held[refill.denomination].available < refill.threshold
+        await refills.put_refill(unit, refill._replace(due_at=refill.due_at or now if is_low else None), now)
     for denomination in over:
         await refills.delete_refill(unit, subscription.account_id, denomination)
 
@@ -500,10 +514,14 @@ async def read_grant(reader: Reader, account_id: int, grant_id: int) -> Grant | 
 
 
 async def wake(unit: Unit, account_id: int, now: datetime) -> bool:
-    """A new card: a plan that waits for one, or could not be paid, is due at once. Whether there was one."""
+    """A new card: a plan that waits for one, or could not be paid, is due at once. Whether there was one.
+
+    A payment that is about to ask a card asks the new one: then nothing more is due.
+    """
     done: str = await unit.execute(
-        "update subscription set next_at = $2 where account_id = $1 and next_at is null"
-        " and status in ('pending_card', 'past_due')",
+        "update subscription s set next_at = $2 where account_id = $1 and next_at is null"
+        " and status in ('pending_card', 'past_due') and not exists (select from payment p"
+        " where p.account_id = $1 and p.id = s.payment_id and p.status in ('intended', 'created'))",
         account_id,
         now,
     )
