@@ -508,7 +508,7 @@ def plan_as_written(plan: Terms) -> Terms:
 def _balance_as_written(balance: Terms, plan: Terms) -> Terms:
     holds = {
         **BALANCE_DEFAULTS,
-        "rollover": False,
+        "rollover": plan["rollover"],
         "overage_charge_per": 1,
         "overage_charge_denomination": plan["renewal_denomination"],
     }

@@ -145,6 +145,41 @@ def test_what_is_pulled_is_small_sorted_and_says_what_to_do_next(tenuto: Says, c
     )
 
 
+def test_what_is_left_out_elsewhere_is_written_where_it_says_something(
+    company: Company, seller: Seller, file: Path
+) -> None:
+    company.plan(
+        code="team",
+        renewals={"YEARLY": {"amount": 9000}, "MONTHLY": {"amount": 1000}},
+        refill_cadence="MONTHLY",
+        rollover=True,
+        minimum_spend=0,
+        balances={
+            "kept": {"rollover": True},
+            "lost": {"rollover": False, "overage_charge_amount": 0, "overage_charge_denomination": "EUR"},
+            "dear": {
+                "overage_charge_amount": 2,
+                "auto_refill_amount": 100,
+                "auto_refill_threshold": 0,
+                "auto_refill_charge_amount": 500,
+            },
+        },
+    )
+    pull(file, seller, Quiet())  # type: ignore[arg-type]
+    said = yaml.safe_load(file.read_text())["plans"]["team"]
+    assert (said["refill_cadence"], said["minimum_spend"], said["rollover"]) == ("MONTHLY", 0, True)
+    assert said["balances"] == {
+        "kept": {},
+        "lost": {"rollover": False, "overage_charge_amount": 0, "overage_charge_denomination": "EUR"},
+        "dear": {
+            "overage_charge_amount": 2,
+            "auto_refill_amount": 100,
+            "auto_refill_threshold": 0,
+            "auto_refill_charge_amount": 500,
+        },
+    }
+
+
 def test_a_file_has_every_field_of_a_plan_and_of_a_price() -> None:
     beside = {"id", "company_id", "code", "version", "archived_at", "created_at", "updated_at"}
     assert set(PlanOut.__struct_fields__) - beside == set(PLAN_DEFAULTS)

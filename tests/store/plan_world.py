@@ -31,13 +31,12 @@ from tenuto.core.subscription import Subscription
 from tenuto.engine import Answer, Engine
 from tenuto.service import grants, invoicing, payments, plans, refills, refunds, subscriptions
 from tenuto.service.subscriptions import Begun, PlanAsk
-from tenuto.store import audit as audits
 from tenuto.store import subscriptions as shelf
-from tenuto.store.database import AccountMovedOn, Contended, Database
+from tenuto.store.database import AccountMovedOn, Contended
 from tests.conftest import MadeUpClock
 from tests.inside import Inside, event
 from tests.simulated import Simulated
-from tests.store.refill_world import CONFIRM, DEADLY, DECLINED, HALF, LEASE_AND_A_BIT, LIMIT, ROUNDS_MAX, Crash, World
+from tests.store.refill_world import CONFIRM, DEADLY, DECLINED, HALF, LEASE_AND_A_BIT, LIMIT, ROUNDS_MAX, Crash, World, audited
 
 PRICE: Final = 1000
 INCLUDED: Final = 1000
@@ -73,23 +72,6 @@ _SWEEPS: Final = (
     refunds.refund_due,
 )
 _ROUTES: Final = {route.serve: route for route in ROUTES}
-
-
-_UNTAUGHT: Final = re.compile(r"book (plan|grant|proration|expiry|payment), cause|for plan_|of book (payment|refill)")
-"""Findings of an audit that does not know plans yet; what they are about is compared by :meth:`disagreements`."""
-
-
-async def audited(dsn: str) -> None:
-    """The product's audit, as ``tenuto audit`` runs it, without a process of its own."""
-    database = await Database.connect(dsn)
-    try:
-        async with database.snapshot() as reader:
-            planned = await audits.plan(reader, limit=100_000)
-            outcomes = [await audits.run(reader, planned, check) for check in audits.CHECKS]
-    finally:
-        await database.close()
-    found = [finding for one in outcomes for finding in one.findings if not _UNTAUGHT.search(finding.stored)]
-    assert not found, found
 
 
 def plan_points() -> list[str]:

@@ -17,7 +17,6 @@ from tenuto.engine import Settings
 from tenuto.server import Server, wait_until_ready
 from tenuto.store import audit
 from tests.client import Client, Company
-from tests.subscribed import subscribe
 
 MONEY_COUNTS = {"cards", "payments", "refunds", "refills", "invoices", "invoice_lines", "credit_notes"}
 """What ``test_audit_money`` has books of."""
@@ -48,7 +47,7 @@ def books(new_database: Callable[[str], str]) -> Iterator[Server]:
             for name in ("Acme", "Other"):
                 company = Company.open(client, name)
                 fill(company)
-                overflow(company, books_dsn=server.dsn)
+                overflow(company)
         yield server
     finally:
         server.stop()
@@ -124,7 +123,7 @@ def hold(company: Company, account: str) -> None:
         assert company.call("DELETE", f"/v1/events/{pushed.data['id']}").status == 200
 
 
-def overflow(company: Company, books_dsn: str) -> None:
+def overflow(company: Company) -> None:
     """An account on a plan: overage of plain and of counted prices, of overrides and holds, and prices of its own."""
     into = {"overage_charge_denomination": "USD"}
     balances = {
@@ -134,10 +133,10 @@ def overflow(company: Company, books_dsn: str) -> None:
     company.price("TRIPLE", "credits", "3")
     company.price("TRIPLE", "tokens", "2")
     company.price("TRIPLE", "USD", "0.7")
-    plan = company.plan(balances=balances)
-    account = company.account(credits=60, tokens=3, USD=5_000)
+    plan = company.plan(renewals={"MONTHLY": {"amount": 0}}, balances=balances)
+    account = company.account(credits=50, tokens=0, USD=5_000)
     company.agreed_price(account, "CHAT", "credits", "1.25")
-    subscribe(books_dsn, account, plan)
+    company.start(account, plan)
     kinds = ("CHAT", "STORE", "BULK", "SEAT", "TRIPLE")
     sent = [company.send(account, type=kind, quantity=number) for number in range(1, 6) for kind in kinds]
     override = {"type": "ODD", "cost_override_amount": 7, "cost_override_denomination": "credits"}

@@ -202,12 +202,12 @@ async def turn(world: Plans, owners: list[int]) -> None:
 
 async def leave(world: Plans) -> None:
     """Plans that end at once, with and without their worth; one that begins again; one whose payment is under way."""
-    for prorates in (False, True):
-        leaving = await world.on(PRO)
-        await world.use(leaving, 100)
-        await world.passed(1)
-        await world.verb(subscriptions.cancelling(at_end=False, prorates=prorates), leaving)
-    await world.change(leaving, FREE, "ariel")
+    leaving = [await world.on(PRO), await world.on(PRO)]
+    await world.passed(1)
+    for owner, prorates in zip(leaving, (False, True), strict=True):
+        await world.use(owner, 100)
+        await world.verb(subscriptions.cancelling(at_end=False, prorates=prorates), owner)
+    await world.change(leaving[1], FREE, "ariel")
     again = await world.on(BASIC)
     await world.give_card(again, "pm_card_chargeCustomerFail")
     await world.passed(31.5)

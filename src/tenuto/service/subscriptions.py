@@ -572,11 +572,14 @@ async def _renew(engine: Engine, environment: Environment, rows: Sequence[Record
         async with translated(), engine.database.writing() as unit:
             done = await _renew_in(engine, unit, environment, asked)
         engine.reach("plan.renewed")
-    except (Unavailable, AccountMovedOn, Contended):
+    except Unavailable:
         raise
     except Exception as error:  # noqa: BLE001 - one account that cannot be done must not keep the others
         if len(asked) > 1:
             return sum([await _renew(engine, environment, [row]) for row in rows])
+        if isinstance(error, AccountMovedOn | Contended):
+            # Somebody else has it in hand; the next pass looks at it again.
+            return 0
         if isinstance(error, Refusal):
             _log.warning("renew_due", account=next(iter(asked)), outcome="refused", code=error.code)
         else:

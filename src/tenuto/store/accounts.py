@@ -303,15 +303,17 @@ async def insert_account(unit: Unit, account: Account) -> None:
     )
 
 
+_SIGNS_OF_USE: Final = ("balance", "event", "refill", "invoice_terms", "invoice", "price_override")
+"""Tables with a row of an account that was used since it was opened."""
+
+
 async def delete_opened(unit: Unit, account_id: int) -> bool:
     """Take back an account that was opened with a plan whose payment failed: nothing of it is left behind.
 
     False where it was used meanwhile: then it stays, on no plan.
     """
-    if await unit.fetchval(
-        "select exists (select from balance where account_id = $1) or exists (select from event where account_id = $1)",
-        account_id,
-    ):
+    used = " or ".join(f"exists (select from {table} where account_id = $1)" for table in _SIGNS_OF_USE)
+    if await unit.fetchval(f"select {used} or (select count(*) > 1 from payment where account_id = $1)", account_id):
         return False
     for table in ("payment_attempt", "payment", "payment_link", "payment_method", "gated_event", "subscription"):
         await unit.execute(f"delete from {table} where account_id = $1", account_id)
