@@ -17,6 +17,7 @@ they have to be; then the audit recomputes everything from the facts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -36,6 +37,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tenuto.bench import resident_mb
 from tenuto.core.identifiers import read
+from tenuto.core.payment import LEASE
 from tenuto.demo_story import Company, StepFailed
 from tenuto.engine import GATEWAY_PER_SECOND, Settings
 from tenuto.importer import Connection
@@ -44,8 +46,10 @@ from tenuto.store import audit
 from tenuto.store.database import Database
 
 READY_SECONDS: Final = 30.0
-LOOK_SECONDS: Final = 0.25
-STUCK_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 0.5
+LEAST_SECONDS: Final = 0.001
+STUCK_SECONDS: Final = 60.0 + LEASE.total_seconds()
+"""What a worker that was killed had in hand at Stripe is nobody else's until its lease is over."""
 REQUESTS: Final = 2
 """What one charge asks of Stripe: create an intent, confirm it."""
 UNITS: Final = 100
@@ -99,7 +103,10 @@ class Counts(msgspec.Struct, kw_only=True):
 
 
 class RenewalReport(msgspec.Struct, kw_only=True):
-    """What was measured. ``card_seconds`` is what Stripe's documented limit makes the cards' renewals take at least."""
+    """What was measured. ``card_seconds`` is what Stripe's documented limit makes the cards' renewals take at least.
+
+    The rates of the first and the last tenth are of the renewals that ask no card: how it goes when there is more.
+    """
 
     accounts: int
     companies: int
@@ -222,6 +229,9 @@ class _Memory:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.before = self.peak = self.after = 0.0
+        with contextlib.suppress(OSError):
+            # What it took to start up is not asked for: the kernel counts the peak from here on.
+            Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
         self.look()
         self.before = self.after
 
@@ -323,16 +333,14 @@ select (select count(*) from subscription s join environment v on v.id = s.envir
     + (select count(*) from payment where status not in ('succeeded', 'failed', 'skipped', 'voided'))
 """
 _PACE: Final = """
-select extract(epoch from max(at) - $1)::float as whole, extract(epoch from tenths[1] - $1)::float as first,
-    extract(epoch from max(at) - tenths[2])::float as last
-from (
-    select t.created_at - v.clock_offset * interval '1 microsecond' as at
+with done as (
+    select t.created_at - v.clock_offset * interval '1 microsecond' as at, t.payment_id
     from subscription_step t join environment v on v.id = t.environment_id where t.kind = 'renewal'
-) a, (
-    select percentile_disc(array[0.1, 0.9]) within group (order by
-        t.created_at - v.clock_offset * interval '1 microsecond') as tenths
-    from subscription_step t join environment v on v.id = t.environment_id where t.kind = 'renewal'
-) b group by tenths
+)
+select extract(epoch from (select max(at) from done) - $1)::float as whole, count(*) as many,
+    extract(epoch from percentile_disc(0.1) within group (order by at) - $1)::float as first,
+    extract(epoch from max(at) - percentile_disc(0.9) within group (order by at))::float as last
+from done where payment_id is null or $2
 """
 
 
@@ -397,8 +405,9 @@ async def _measure(
         # Had anything been left, or were anything done twice, it would be done now.
         await asyncio.sleep(2.0)
         memory.look()
-        after, pace = await _sizes(connection), await connection.fetchrow(_PACE, began)
+        after, pace = await _sizes(connection), await connection.fetchrow(_PACE, began, by_kind["card"] == total)
         assert pace is not None
+        tenth = pace["many"] / 10
         grown = {name: (size - before[name]) // total for name, size in after.items()}
         charged, twice = _charged(server, companies)
         return RenewalReport(
@@ -408,8 +417,8 @@ async def _measure(
             kills=kills,
             seconds=round(pace["whole"], 1),
             rate=round(total / pace["whole"], 1),
-            first_tenth_rate=round(total / 10 / max(pace["first"], LOOK_SECONDS), 1),
-            last_tenth_rate=round(total / 10 / max(pace["last"], LOOK_SECONDS), 1),
+            first_tenth_rate=round(tenth / max(pace["first"], LEAST_SECONDS), 1),
+            last_tenth_rate=round(tenth / max(pace["last"], LEAST_SECONDS), 1),
             counts=await _counts(connection, seeds),
             charged=charged,
             charged_twice=twice,
@@ -461,7 +470,8 @@ def show_renewals(report: RenewalReport, console: Console) -> None:
     lines = (
         f"{report.accounts:,} accounts of {report.companies} companies ({kinds}), due at one moment:",
         f"{report.seconds} s{killed}",
-        f"{report.rate:,} renewals a second; first tenth {report.first_tenth_rate:,}, last {report.last_tenth_rate:,}",
+        f"{report.rate:,} renewals a second",
+        f"first tenth without cards {report.first_tenth_rate:,} a second, last tenth {report.last_tenth_rate:,}",
         f"renewed once {found.renewed:,}, twice {found.renewed_twice:,}, never {found.never_renewed:,}",
         f"wrong periods {found.wrong_periods:,}, grants {found.wrong_grants:,}, balances {found.wrong_balances:,}",
         f"left due {found.left_due:,}",

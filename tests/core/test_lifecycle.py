@@ -147,6 +147,13 @@ def test_renewals_come_on_the_dates_of_the_contract(begins: str, renewals: list[
     assert found == renewals
 
 
+def test_renewals_keep_their_wall_time_and_do_not_drift() -> None:
+    life = begun(BASIC, now=datetime(2022, 2, 27, 1, 30, tzinfo=UTC), zone="Europe/Berlin")
+    life.until(datetime(2022, 3, 27, 1, 30, tzinfo=UTC))  # 02:30 does not exist there: 03:30
+    assert (life.last.kind, life.period.start_at) == ("renewal", life.now)
+    assert life.running.next_at == datetime(2022, 4, 27, 0, 30, tzinfo=UTC)
+
+
 def test_a_year_from_a_leap_day_renews_on_the_first_of_march() -> None:
     life = begun(WHOLE_YEAR, now=datetime(2028, 2, 29, tzinfo=UTC))
     assert life.running.next_at == datetime(2029, 3, 1, tzinfo=UTC)

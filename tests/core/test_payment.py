@@ -331,7 +331,7 @@ def test_a_success_that_comes_late_still_counts() -> None:
         ("skipped", None),
         ("voiding", None),
         ("succeeded", None),
-        ("voided", None),
+        ("voided", "voiding"),
     ],
 )
 def test_a_message_of_success_is_a_hint_to_look_that_no_refusal_can_bury(status: Status, after: Status | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tenuto.core.grant import empty
 from tenuto.core.plan import Cadence
-from tenuto.core.subscription import RUNNING, Line, Status, Step, basis_of, due, next_of
+from tenuto.core.subscription import RUNNING, Line, Status, Step, basis_of, due, failed_renewal, next_of
 from tests.core.plan_life import START, PlanLife, offer_of, sold
 
 BASIC: Final = offer_of(1, sold("Basic", 1000, 1000))
@@ -107,3 +107,9 @@ def test_an_offer_costs_its_price_and_its_chosen_units() -> None:
     )
     assert offer_of(1, terms, units={"seats": 3}).price == 1600
     assert offer_of(1, terms, "YEARLY", {"seats": 3}).price == 13500
+
+
+@pytest.mark.parametrize("wanted", ["past_due", "pause", "cancel"])
+def test_what_a_company_does_about_a_renewal_that_failed(wanted: str) -> None:
+    assert failed_renewal({"plans": {"failed_renewal": wanted}}) == wanted
+    assert failed_renewal({"plans": {}}) == failed_renewal({}) == "past_due"

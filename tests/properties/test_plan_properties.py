@@ -260,6 +260,84 @@ def test_money_is_conserved_and_no_value_made(shelf: list[Offer], story: list[Ac
     audit_worth(life)
 
 
+ways_of_free: Final[tuple[tuple[Cadence, bool], ...]] = (
+    ("ONE_OFF", False),
+    ("MONTHLY", True),
+    ("MONTHLY", False),
+    ("YEARLY", True),
+)
+
+
+@st.composite
+def free_shelves(draw: st.DrawFn) -> list[Offer]:
+    """Plans that cost nothing, or nothing at first."""
+    shelf: list[Offer] = []
+    for at in (1, 2):
+        cadence, has_trial = draw(st.sampled_from(ways_of_free))
+        terms = sold(
+            str(at),
+            {cadence: 1000 * has_trial},
+            {"tokens": {"amount": 100 * at, "rollover": draw(st.booleans())}},
+            trial_days=9 * has_trial,
+        )
+        shelf.append(offer_of(at, terms))
+    return shelf
+
+
+free_acts = st.one_of(
+    st.builds(Act, st.sampled_from(["start", "cancel"]), st.integers(0, 1)),
+    st.builds(Act, st.just("change"), st.integers(0, 1), st.sampled_from(["ariel", "snow_white"])),
+    st.builds(Act, st.just("change"), st.integers(0, 1), st.just("ariel")),
+    st.builds(Act, st.just("use"), units=st.sampled_from([100, 30])),
+    st.builds(Act, st.just("wait"), units=st.sampled_from([24 * 12, 24 * 3])),
+)
+
+
+@settings(seeded, max_examples=300)
+@given(free_shelves(), st.lists(free_acts, min_size=6, max_size=12), st.sampled_from([0, 1]))
+def test_nothing_is_had_twice_for_nothing(shelf: list[Offer], story: list[Act], card: int) -> None:
+    life = PlanLife()
+    for one in (Act("card", card), Act("start"), *story):
+        act(life, shelf, one)
+        life.audit()
+        audit_free(life)
+        # What lasts until now or longer was given until then, and no period ends before it begins.
+        assert all(period.end_at is None or period.start_at < period.end_at for period in life.periods.values())
+    audit_worth(life)
+
+
+@st.composite
+def year_shelves(draw: st.DrawFn) -> list[Offer]:
+    """Plans by the year, filled at once or by the month."""
+    shelf: list[Offer] = []
+    for at in (1, 2):
+        how = draw(st.sampled_from([None, "MONTHLY"]))
+        price = draw(st.sampled_from([6000, 12_000, 24_000]))
+        terms = sold(str(at), {"YEARLY": price}, draw(st.sampled_from([100, 200, 1200])), refill_cadence=how)
+        shelf.append(offer_of(at, terms))
+    return shelf
+
+
+year_acts = st.one_of(
+    st.builds(Act, st.just("change"), st.integers(0, 1), st.sampled_from(["ariel", "snow_white", "snow_white"])),
+    st.builds(Act, st.just("use"), units=st.sampled_from([30, 100, 1200])),
+    st.builds(Act, st.just("wait"), units=st.sampled_from([24 * 3, 24 * 31, 24 * 62])),
+)
+
+
+@seeded
+@given(year_shelves(), st.lists(year_acts, min_size=2, max_size=8))
+def test_a_year_gives_what_its_plan_gives_in_a_year(shelf: list[Offer], story: list[Act]) -> None:
+    life = PlanLife()
+    for one in (Act("start"), *story):
+        act(life, shelf, one)
+    audit_money(life)
+    audit_worth(life)
+    for step, effect, _ in life.steps:
+        if step.kind == "refill":
+            assert life.terms[effect.subscription.version_id].refills_monthly
+
+
 # --- to and fro -------------------------------------------------------------------------------------------------------
 
 

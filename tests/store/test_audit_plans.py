@@ -384,7 +384,9 @@ WRONGS: Final = {
             " subscription_period y where y.account_id = x.account_id and y.id < x.id and y.ended_at = x.start_at)",
         ),
     ),
-    "period that begins later": Wrong("periods", period("start_at = start_at + interval '1 second'", RAN)),
+    "period that begins later": Wrong(
+        "periods", period("start_at = start_at + interval '1 second'", f"{RAN} and ended_at = end_at")
+    ),
     "period after one that never ended": Wrong(
         "periods",
         """with chained as (select *, lead(id) over (partition by account_id order by id) as next_id

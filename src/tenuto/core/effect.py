@@ -148,7 +148,8 @@ def way_of(step: Step, around: Around, *, has_card: bool, limit: int) -> Way:
     if not charge or around.by_invoice:
         return "none"
     balance = around.state.balances.get(name) or open_balance(name)
-    required = charge + (balance.residue.numerator > 0)
+    # Earlier credit is on that balance already: it lowers what a card is asked for, not what the balance has to hold.
+    required = charge + step.credit_used + (balance.residue.numerator > 0)
     if is_fiat(name):
         if charge < minimum(name):
             return "none"

@@ -106,8 +106,6 @@ def refilled(around: Around) -> Step:
 
 def changed(offer: Offer, scheme: Scheme, around: Around) -> Step:
     """Another plan, version, cadence or number of units, by one of the three schemes (contract 3.4, design 11)."""
-    if scheme != "sleeping_beauty" and _running(around).status == "paused":
-        raise Refusal("plan_not_active", status="paused")
     match scheme:
         case "sleeping_beauty":
             return _scheduled(offer, around)
@@ -140,7 +138,7 @@ def _added(offer: Offer, around: Around) -> Step:
     way (bar I-59). A step down charges, grants and takes nothing. A plan that costs more and includes less of something
     is refused: what the old one gave could not stay and be paid for.
     """
-    before, period, old = _running(around), around.period, around.terms
+    before, period, old = _unpaused(around), around.period, around.terms
     assert period is not None
     assert old is not None
     if offer.cadence != before.cadence:
@@ -197,7 +195,7 @@ def restarted(offer: Offer, around: Around, credit: int, *, kind: StepKind, sche
 
     What a trial has left of time is kept: the change only swaps what it is a trial of.
     """
-    before, period = _running(around), around.period
+    before, period = _unpaused(around), around.period
     assert period is not None
     if period.is_trial and period.end_at is not None and period.end_at > around.at:
         return _swapped(offer, around, kind, scheme)
@@ -329,6 +327,14 @@ def _running(around: Around) -> Subscription:
     if around.subscription is None or not around.subscription.is_running:
         raise Refusal("no_plan")
     return around.subscription
+
+
+def _unpaused(around: Around) -> Subscription:
+    """The running subscription, for what would charge it; a pause ends by resuming, not by the way."""
+    found = _running(around)
+    if found.status == "paused":
+        raise Refusal("plan_not_active", status=found.status)
+    return found
 
 
 def _onto(subscription: Subscription, offer: Offer) -> Subscription:

@@ -237,13 +237,14 @@ def told_of_success(payment: Payment, *, now: datetime) -> Payment | None:
     The fence rises, for a worker may hold the refusal of a later attempt: recorded after this, it would bury the hint,
     and what was charged would stay failed.
     """
-    if payment.status not in {"created", "confirming", "processing", "failed"}:
+    if payment.status not in {"created", "confirming", "processing", "failed", "voided"}:
         return None
     status: Status = "processing"
     if payment.status == "confirming":
         status = "confirming"
-    elif payment.status == "failed":
-        # Its slot may be another's by now. To be cancelled it is read first, and found to have been paid.
+    elif payment.status in {"failed", "voided"}:
+        # What was given up without asking the provider may be paid all the same. Its slot may be another's by now.
+        # To be cancelled it is read first, and found to have been paid.
         payment, status = payment._replace(slot=None), "voiding"
     return payment._replace(status=status, fence=payment.fence + 1, next_attempt_at=now, finished_at=None)
 

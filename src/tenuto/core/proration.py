@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from .grant import Grant, left_of
-from .money import Exact, at_most
+from .money import Exact, at_most, is_fiat
 from .period import months_within, whole_seconds
 from .plan import PlanTerms, included, variable_lines
 from .subscription import Around, Line, Offer, Period
@@ -57,7 +57,10 @@ def _time_left(period: Period, at: datetime) -> Exact | None:
 
 
 def _units_left(around: Around, period: Period) -> list[Exact]:
-    """The share left of each balance that the period includes."""
+    """The share left of each balance whose units the period gave, or of a year's period is to give still.
+
+    What the plan includes but has not given, after a step down for instance, was not paid for and is not measured.
+    """
     subscription, terms = around.subscription, around.terms
     assert subscription is not None
     assert terms is not None
@@ -72,7 +75,8 @@ def _units_left(around: Around, period: Period) -> list[Exact]:
         later = every.get(name, 0) * to_come
         gave = max(sum(grant.units for grant in grants), every.get(name, 0)) if times else sum(g.units for g in grants)
         total = gave + every.get(name, 0) * max(0, times - 1)
-        shares.append(Exact(min(left_of(grants) + later, total), total) if total else Exact(0, 1))
+        if total:
+            shares.append(Exact(min(left_of(grants) + later, total), total))
     return shares
 
 
@@ -159,7 +163,8 @@ def minimum_lines(around: Around, credit: int, *, is_whole: bool) -> list[Line]:
 
 def owed_lines(around: Around, denomination: str) -> list[Line]:
     """What the balance owes for overage and usage, but for what invoices ask for already, or will."""
-    if around.by_invoice:
+    if around.by_invoice or not is_fiat(denomination):
+        # A debt in tokens stands on the balance that pays: asked for once more it would be paid by itself.
         return []
     balance = around.state.balances.get(denomination)
     # Not what was used since, where the step comes late: the next one asks for that.

@@ -403,7 +403,7 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
         tick = moves[-1][1].id
         await ledger.save_moves(unit, state, tick, moves, now)
     if payment.reason in FOR_PLANS:
-        await _do_step(engine, unit, environment, payment, now)
+        await _do_step(engine, unit, payment, now)
         return
     if is_fiat(payment.denomination) and payment.units:
         await invoices.settle_incoming(unit, payment, now=now, tick=engine.tick())
@@ -420,7 +420,7 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
         await ledger.raise_tick(unit, account_id, tick)
 
 
-async def _do_step(engine: Engine, unit: Unit, environment: Environment, payment: Payment, now: datetime) -> None:
+async def _do_step(engine: Engine, unit: Unit, payment: Payment, now: datetime) -> None:
     """Do the step of a plan that a payment was for, as it was worked out.
 
     Where the plan is not as it was then, the money stays on the balance, and the log says so.
@@ -434,10 +434,6 @@ async def _do_step(engine: Engine, unit: Unit, environment: Environment, payment
     state = (await ledger.load_states(unit, {account_id: now})).states[account_id]
     tick = max(engine.tick(), state.tick + 1)
     await subscriptions.carry_out(unit, step, state, paid=payment.units, payment_id=payment.id, tick=tick, now=now)
-    account = await accounts.read_account(unit, environment.id, account_id)
-    if account is not None and account.paused_by == "plan":
-        changes = {"paused_at": None, "paused_by": None}
-        await accounts.update_account(unit, account_id, changes, now, engine.tick())
     engine.nudge("refill_due")
     engine.nudge("renew_due")
 

@@ -34,7 +34,7 @@ from tenuto.core.plan import (
     merged,
     plan_terms,
 )
-from tenuto.core.proration import refill_credit
+from tenuto.core.proration import refill_credit, unused_credit
 from tenuto.core.subscription import Around, Offer, Step, Subscription, basis_of, failed_renewal
 from tenuto.engine import Engine, Once
 from tenuto.store import accounts, due, ledger, payments, subscriptions
@@ -44,6 +44,8 @@ from tenuto.store.subscriptions import Moment, Standing, StoredStep, Written
 
 AT_ONCE: Final = 50
 """Accounts that are renewed in one unit."""
+EACH: Final = 2 * AT_ONCE
+"""Accounts of one company that a pass takes, where others may be due too."""
 
 _log = structlog.get_logger()
 
@@ -399,10 +401,15 @@ async def agree_terms(
         agreed = offer._replace(override_id=None, terms=plan_terms(await _stored(unit, environment, known.version_id)))
     if agreed.terms.denomination != offer.terms.denomination or known.cadence not in agreed.terms.renewals:
         raise invalid("renewals", "keep the denomination and the cadence that the account is on.")
+    if known.cadence == "YEARLY" and agreed.terms.refills_monthly != offer.terms.refills_monthly:
+        raise invalid("refill_cadence", "stays as it is in a year that was paid for; change the plan by ariel.")
     checked_units(agreed.terms, known.variable_units)
     after = replace(known, override_id=agreed.override_id)
     await subscriptions.put_subscriptions(unit, [after], now)
+    held = {name: state.balances.get(name) or open_balance(name) for name in agreed.terms.balances}
+    await subscriptions.put_refills(unit, after, agreed.terms, held, now)
     await ledger.raise_tick(unit, account_id, max(engine.tick(), state.tick + 1))
+    engine.nudge("refill_due")
     return after
 
 
@@ -463,9 +470,13 @@ def modifying(offer: Offer, ask: ModifyAsk) -> Decide:
         assert subscription is not None
         before = around.terms.balances[ask.denomination].amount
         refuse_less(ask, before)
-        grants = around.purse(ask.denomination).of_period(period.id)
-        gave = sum(grant.units for grant in grants)
-        credit = refill_credit(period.price - period.credited, gave, left_of(grants))
+        if subscription.refill_number:
+            # A year was paid for, and its units come month by month: it is worth what is left of the year.
+            credit = unused_credit(around)
+        else:
+            grants = around.purse(ask.denomination).of_period(period.id)
+            gave = sum(grant.units for grant in grants)
+            credit = refill_credit(period.price - period.credited, gave, left_of(grants))
         if subscription.status != "active":
             credit = 0
         return lifecycle.restarted(offer, around, credit, kind="modify", scheme=None)
@@ -549,6 +560,7 @@ async def renew_due(engine: Engine, *, now: datetime, limit: int, environment_id
             now=now,
             limit=limit,
             environment_id=environment_id,
+            each=None if environment_id is not None else EACH,
             together=AT_ONCE,
         )
     by_half: dict[int, list[Record]] = {}
@@ -650,10 +662,10 @@ async def _renew_in(engine: Engine, unit: Unit, environment: Environment, asked:
             continue
         found = _Due(state, standing, _moment(row).at, now, max(engine.tick(), state.tick + 1))
         done += 1
-        if await _retry(unit, found, known):
-            continue
         step = await _next_step(unit, environment, found, known)
         way = _way_of_renewal(environment, step, standing, state)
+        if way == "card" and await _retry(unit, found, known):
+            continue
         step = _as_paid(step, way)
         if way == "card":
             await _ask_card(unit, environment, found, step)

@@ -344,6 +344,17 @@ async def update_account(unit: Unit, account_id: int, changes: Mapping[str, obje
     )
 
 
+async def unpause(unit: Unit, account_id: int, paused_by: str, now: datetime) -> None:
+    """Let an account go on that this had paused; what somebody else paused stays so."""
+    await unit.execute(
+        "update account set paused_at = null, paused_by = null, updated_at = $3, tick = tick + 1"
+        " where id = $1 and paused_by = $2",
+        account_id,
+        paused_by,
+        now,
+    )
+
+
 _ACCOUNT_CHANGES: Final = (
     *("name", "email", "metadata", "stripe_id", "credit_limit", "paused_at", "paused_by", "credit_blocked_at"),
     *("credit_blocked_by", "capture_suspended"),

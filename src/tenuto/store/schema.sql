@@ -115,7 +115,7 @@ create table account (
     created_at     timestamptz not null,
     updated_at     timestamptz,
     paused_at      timestamptz,
-    paused_by      text, -- manual, dunning
+    paused_by      text, -- manual, dunning, plan
     credit_blocked_at timestamptz,
     credit_blocked_by text,
     capture_suspended boolean not null default false,
@@ -247,7 +247,7 @@ create table transaction (
     unit_cost        text        collate "C",
     max_value_billing_amount      text collate "C",
     max_value_billing_previous_id bigint,
-    cause_id         bigint, -- the payment, refund, invoice or credit note that moved it
+    cause_id         bigint, -- the payment, refund, invoice, credit note, plan step or grant that moved it
     constraint transaction_pkey primary key (account_id, denomination, seq),
     constraint transaction_moves check (amount <> 0),
     constraint transaction_adds_up check (ending_balance = starting_balance + amount)

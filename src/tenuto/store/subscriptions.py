@@ -25,7 +25,7 @@ from tenuto.core.plan import PlanTerms, plan_terms
 from tenuto.core.refill import Refill
 from tenuto.core.subscription import Around, Period, Step, Subscription
 
-from . import ledger, payments, refills
+from . import accounts, ledger, payments, refills
 from .database import Reader, Record, Unit
 from .records import Page, decoded
 
@@ -404,17 +404,18 @@ async def carry_out(
         # What could not be paid is not asked for any more once something else has taken its place.
         await payments.give_up(unit, account_id, standing.subscription.payment_id, now)
     await write_effects(unit, [Written(step, effect, state, state.environment_id, payment_id)], now)
+    if is_late and effect.subscription.status == "active":
+        await accounts.unpause(unit, account_id, "plan", now)
     if step.kind != "refill" and (standing.has_plan_refills or any(one.refill for one in terms.balances.values())):
         held = {**state.balances, **{balance.denomination: balance for balance, _ in effect.moves}}
-        await _put_refills(unit, effect, terms, held, now)
+        await put_refills(unit, effect.subscription, terms, held, now)
     return effect
 
 
-async def _put_refills(
-    unit: Unit, effect: Effect, terms: PlanTerms, held: Mapping[str, Balance], now: datetime
+async def put_refills(
+    unit: Unit, subscription: Subscription, terms: PlanTerms, held: Mapping[str, Balance], now: datetime
 ) -> None:
     """Let the balances of a plan fill themselves as it says, at once where too little is held already."""
-    subscription = effect.subscription
     known = await refills.list_refills(unit, subscription.account_id)
     keep, over = plan_refills(terms, known, subscription, now) if subscription.is_running else ((), _by_plan(known))
     for refill in keep:
