@@ -29,7 +29,7 @@ from tenuto.core.ledger import (
 )
 from tenuto.core.outcomes import Refusal
 from tenuto.core.plan import Cadence, PlanTerms, Scheme, checked_cadence, checked_units, plan_terms
-from tenuto.core.proration import refill_credit, unused_credit
+from tenuto.core.proration import modified_credit
 from tenuto.core.subscription import Around, Offer, Period, Step, Subscription
 
 START: Final = datetime(2030, 1, 16, 12, tzinfo=UTC)
@@ -191,13 +191,7 @@ class PlanLife:
         """Another amount for another price, mid-month (contract 3.3)."""
 
         def decide(around: Around) -> Step:
-            grants = around.purse(denomination).of_period(self.period.id)
-            gave = sum(grant.units for grant in grants)
-            credit = refill_credit(self.period.price, gave, left_of(grants))
-            if self.running.refill_number:
-                credit = unused_credit(around)
-            if self.running.status != "active":
-                credit = 0
+            credit = modified_credit(around, denomination)
             return lifecycle.restarted(offer, around, credit, kind="modify", scheme=None)
 
         return self.do(decide, offer)

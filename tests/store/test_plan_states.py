@@ -88,7 +88,7 @@ async def test_a_plan_counts_while_it_runs(engine: Engine, acme: Inside, status:
     assert ((await state_of(engine, account_id)).plan is not None) is is_on
 
 
-async def test_periods_of_no_length_and_of_long_ago_are_left_out(engine: Engine, acme: Inside) -> None:
+async def test_periods_of_long_ago_are_left_out(engine: Engine, acme: Inside) -> None:
     account_id = await acme.account()
     period_id = put_on_plan(engine, account_id)
     copied = (
@@ -104,7 +104,22 @@ async def test_periods_of_no_length_and_of_long_ago_are_left_out(engine: Engine,
     plan = (await state_of(engine, account_id)).plan
     assert plan is not None
     assert len(plan.periods) == ledger.PERIODS_MAX
-    assert [name for _, name in plan.periods[:2]] == [str(period_id), str(period_id - 11)]
+    assert [name for _, name in plan.periods[:2]] == [str(period_id), str(period_id - 1)]
+
+
+async def test_a_period_that_a_change_began_counts_from_where_the_last_was_to_end(engine: Engine, acme: Inside) -> None:
+    account_id = await acme.account()
+    period_id = put_on_plan(engine, account_id)
+    plan = (await state_of(engine, account_id)).plan
+    assert plan is not None
+    (began, name), (earlier, before) = plan.periods
+    assert (name, before) == (str(period_id), str(period_id - 1))
+    # It was to last ten days more when something else took its place.
+    longer = "update subscription_period set end_at = end_at + interval '10 days' where id = $1"
+    await execute(engine, longer, period_id - 1)
+    plan = (await state_of(engine, account_id)).plan
+    assert plan is not None
+    assert plan.periods == ((began + timedelta(days=10), name), (earlier, before))
 
 
 async def test_an_account_is_read_with_the_prices_agreed_with_it(engine: Engine, acme: Inside) -> None:

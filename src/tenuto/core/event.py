@@ -152,9 +152,10 @@ class OnPlan(NamedTuple):
     """The plan an account is on, as far as its usage is concerned.
 
     ``override``: its terms, where they were agreed with this account alone. ``periods`` are (start, name) of its plan
-    periods, newest first, back to the oldest that an event may fall in; prices count by that name. ``unspent`` is what
-    the balance of the plan's denomination would hold had nothing been spent in this period: the spend cap counts from
-    there.
+    periods, newest first, back to the oldest that an event may fall in; prices count by that name. A period that a
+    change began before the last one was over counts from where that was to end: free units do not come again by
+    changing. ``unspent`` is what the balance of the plan's denomination would hold had nothing been spent in this
+    period: the spend cap counts from there.
     """
 
     version_id: int

@@ -204,7 +204,7 @@ def restarted(offer: Offer, around: Around, credit: int, *, kind: StepKind, sche
         lines += setup_lines(offer.terms)
     if credit:
         lines.append(Line("proration", "Unused part of the period that ends", -credit, period.denomination))
-    fresh = replace(_onto(before, offer), status="active", anchor_at=around.at, number=0, cancels_at_end=False)
+    fresh = replace(_onto(before, offer), status="active", anchor_at=around.at, number=0)
     fresh = _in_period(fresh, around.at, 0, offer.terms, around.zone)
     return _step(offer, around, fresh, lines, kind=kind, scheme=scheme, credit=credit)
 
@@ -213,7 +213,7 @@ def _swapped(offer: Offer, around: Around, kind: StepKind, scheme: Scheme | None
     """A trial of something else: until the same day, with the units of the new plan, for nothing."""
     before, period = _running(around), around.period
     assert period is not None
-    fresh = replace(_onto(before, offer), cancels_at_end=False, period_start=around.at)
+    fresh = replace(_onto(before, offer), period_start=around.at)
     fresh = _with_refills(fresh, offer.terms, around.zone)
     return _step(offer, around, fresh, [], kind=kind, scheme=scheme, is_trial=True)
 
@@ -276,8 +276,6 @@ def resumed(around: Around) -> Step:
     after = replace(before, status="trialing" if around.period.is_trial else "active")
     if after.period_end is not None and after.period_end < around.at:
         after = replace(after, period_end=around.at, anchor_at=around.at, number=0, refill_at=None)
-    elif after.refill_at is not None and after.refill_at < around.at:
-        after = replace(after, refill_at=around.at)
     return _only(after, terms.denomination, around)
 
 
@@ -347,6 +345,7 @@ def _onto(subscription: Subscription, offer: Offer) -> Subscription:
         cadence=offer.cadence,
         variable_units=offer.units,
         scheduled=None,
+        cancels_at_end=False,
         payment_id=None,
         declines=0,
     )

@@ -44,6 +44,22 @@ def unused_credit(around: Around) -> int:
     return (period.price - period.credited) * least.numerator // least.denominator
 
 
+def modified_credit(around: Around, denomination: str) -> int:
+    """What is given back of a period of which one balance is to be had in another amount (contract 3.3).
+
+    Its price by the units left, whatever the time. Where a year was paid for, or the period gave other units too, those
+    count as well, as for Ariel: they must not have been used and be refunded.
+    """
+    period, subscription = around.period, around.subscription
+    if period is None or subscription is None or subscription.status != "active":
+        return 0
+    given = given_in(around, period.id)
+    if subscription.refill_number or set(given) - {denomination}:
+        return unused_credit(around)
+    left = left_of(around.purse(denomination).of_period(period.id))
+    return refill_credit(period.price - period.credited, given.get(denomination, 0), left)
+
+
 def refill_credit(price: int, gave: int, left: int) -> int:
     """What the rest of a refill is worth: its price by units left, rounded down to a cent (contract 3.3)."""
     return price * min(max(0, left), gave) // gave if gave else 0

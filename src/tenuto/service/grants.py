@@ -38,6 +38,8 @@ async def give(engine: Engine, unit: Unit, environment: Environment, account_id:
     now = engine.now_of(environment)
     state = await ledger.take_account(unit, environment.id, account_id, now)
     purse = await _purse(unit, state, ask.denomination, Moment(now, state.tick))
+    used_up = [grant.id for grant in purse.grants if not grant.left and grant.source != "plan"]
+    purse, gone = closed(purse, used_up, now=now)
     if len(purse.grants) >= GRANTS_MAX:
         raise Refusal("out_of_range", f"A balance has at most {GRANTS_MAX} grants at a time.", path="denomination")
     tick = max(engine.tick(), state.tick + 1)
@@ -71,7 +73,7 @@ async def give(engine: Engine, unit: Unit, environment: Environment, account_id:
         now=now,
         cause_id=tick,
     )
-    await _write(unit, state, after, after.grants, made, now)
+    await _write(unit, state, after, (*gone, *after.grants), made, now)
     return next(found for found in after.grants if found.id == grant.id)
 
 

@@ -18,7 +18,6 @@ import structlog
 from tenuto.core import lifecycle
 from tenuto.core.effect import Effect, effect_of, on_card, way_of
 from tenuto.core.event import AccountState, credit_limit_of
-from tenuto.core.grant import left_of
 from tenuto.core.identifiers import spell_of_account
 from tenuto.core.ledger import open_balance
 from tenuto.core.outcomes import Refusal, invalid
@@ -34,7 +33,7 @@ from tenuto.core.plan import (
     merged,
     plan_terms,
 )
-from tenuto.core.proration import refill_credit, unused_credit
+from tenuto.core.proration import modified_credit
 from tenuto.core.subscription import Around, Offer, Step, Subscription, basis_of, failed_renewal
 from tenuto.engine import Engine, Once
 from tenuto.store import accounts, due, ledger, payments, subscriptions
@@ -464,21 +463,9 @@ def modifying(offer: Offer, ask: ModifyAsk) -> Decide:
     """More units now for another price: what is left of the old ones is given back, and the month begins anew."""
 
     def modify(around: Around) -> Step:
-        period, subscription = around.period, around.subscription
-        assert period is not None
         assert around.terms is not None
-        assert subscription is not None
-        before = around.terms.balances[ask.denomination].amount
-        refuse_less(ask, before)
-        if subscription.refill_number:
-            # A year was paid for, and its units come month by month: it is worth what is left of the year.
-            credit = unused_credit(around)
-        else:
-            grants = around.purse(ask.denomination).of_period(period.id)
-            gave = sum(grant.units for grant in grants)
-            credit = refill_credit(period.price - period.credited, gave, left_of(grants))
-        if subscription.status != "active":
-            credit = 0
+        refuse_less(ask, around.terms.balances[ask.denomination].amount)
+        credit = modified_credit(around, ask.denomination)
         return lifecycle.restarted(offer, around, credit, kind="modify", scheme=None)
 
     return _on_plan(modify)

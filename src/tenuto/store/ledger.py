@@ -79,11 +79,12 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
     (select json_build_array(s.version_id, o.id, o.terms::text,
             coalesce((select b.arrived from balance b
                 where b.account_id = a.id and b.denomination = p.denomination), 0) - coalesce(p.spent_before, 0),
-            (select json_agg(json_build_array((extract(epoch from q.start_at) * 1000000)::bigint, q.id) order by
-                q.start_at desc)
-                from (select i.start_at, i.id from subscription_period i
-                    where i.account_id = a.id and (i.ended_at is null or i.ended_at > i.start_at)
-                    order by i.start_at desc limit {periods}) as q))
+            (select json_agg(json_build_array((extract(epoch from q.counts_from) * 1000000)::bigint, q.id) order by
+                q.counts_from desc, q.id desc)
+                from (select i.id, greatest(i.start_at, max(coalesce(i.end_at, i.ended_at)) over (
+                        order by i.start_at, i.id rows between unbounded preceding and 1 preceding)) as counts_from
+                    from (select * from subscription_period n where n.account_id = a.id
+                        order by n.start_at desc, n.id desc limit {periods}) as i) as q))
         from subscription s
         left join plan_override o on o.account_id = s.account_id and o.id = s.override_id
         left join subscription_period p on p.account_id = s.account_id and p.id = s.period_id
