@@ -25,7 +25,7 @@ from tenuto.service.invoicing import collect_invoices, cut_invoices, dun_invoice
 from tenuto.service.payments import collect_due, forget_events
 from tenuto.service.refills import refill_due
 from tenuto.service.refunds import refund_due
-from tenuto.service.subscriptions import renew_due
+from tenuto.service.renewals import renew_due
 from tenuto.service.usage import release_expired
 from tenuto.store.database import Unavailable
 

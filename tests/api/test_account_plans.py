@@ -163,3 +163,28 @@ def test_what_overage_owes_is_charged_with_the_renewal(company: Company, account
     assert amounts(company, account_id) == {"USD": 0, "compute_minutes": 60, "storage_gb": 10}
     newest = company.call("GET", f"/v1/accounts/{account_id}/plan/history").data[0]
     assert [(line["kind"], line["amount"]) for line in newest["lines"]] == [("plan", 1000), ("owed", 250)]
+
+
+def test_what_is_owed_when_a_plan_ends_is_asked_for(company: Company, account_id: str) -> None:
+    company.start(account_id, company.plan(balances={"gb": {"amount": 1, "overage_charge_amount": 100}}))
+    use(company, account_id, 4, "gb")
+    path = f"/v1/accounts/{account_id}/cancelplan"
+    preview = company.call("POST", path, {"at_period_end": False, "preview": True}).data
+    assert (preview["charge"], [line["kind"] for line in preview["lines"]]) == (300, ["owed"])
+    ended = company.call("POST", path, {"at_period_end": False})
+    assert (ended.status, ended.data["plan_status"]) == (200, "CANCELLED")
+    forward(company, 0.001)
+    assert charges(company, account_id)[-1] == ("plan_end", "succeeded", 300)
+    assert amounts(company, account_id) == {"USD": 0, "gb": 0}
+
+
+def test_a_plan_ends_though_nothing_can_be_charged(company: Company) -> None:
+    account_id = company.account()
+    company.start(
+        account_id,
+        company.plan(renewals={"MONTHLY": {"amount": 0}}, balances={"gb": {"amount": 1, "overage_charge_amount": 100}}),
+    )
+    use(company, account_id, 4, "gb")
+    ended = company.call("POST", f"/v1/accounts/{account_id}/cancelplan", {"at_period_end": False})
+    assert (ended.status, ended.data["plan_status"]) == (200, "CANCELLED")
+    assert amounts(company, account_id)["USD"] == -300

@@ -529,8 +529,8 @@ def test_an_end_takes_the_minimum_of_a_whole_period_or_by_time() -> None:
     now.cancel()
     later.cancel(at_end=True)
     later.wait(days=30)
-    assert (told(now.last), now.amount("USD")) == ({"minimum_spend": 1000}, -1000)
-    assert (told(later.last), later.amount("USD")) == ({"minimum_spend": 3000}, -3000)
+    assert (told(now.last), now.last.charge, now.amount("USD")) == ({"minimum_spend": 1000}, 1000, 0)
+    assert (told(later.last), later.last.charge, later.amount("USD")) == ({"minimum_spend": 3000}, 3000, 0)
 
 
 def test_what_is_past_due_has_no_end_to_wait_for() -> None:

@@ -35,7 +35,7 @@ from tenuto.core.payment import Action, Payment
 from tenuto.core.subscription import Subscription
 from tenuto.engine import Answer, Engine, Settings
 from tenuto.server import Server
-from tenuto.service import grants, invoicing, payments, plans, refills, refunds, subscriptions
+from tenuto.service import grants, invoicing, payments, plans, refills, refunds, renewals, subscriptions
 from tenuto.service.subscriptions import Begun, PlanAsk
 from tenuto.store import subscriptions as shelf
 from tenuto.store.database import AccountMovedOn, Contended
@@ -84,7 +84,7 @@ YEARLY: Final[dict[str, Any]] = {
 }
 _REACH: Final = re.compile(r'\.reach\(f?"([^"]+)"\)')
 _SWEEPS: Final = (
-    subscriptions.renew_due,
+    renewals.renew_due,
     grants.expire_grants,
     refills.refill_due,
     payments.collect_due,

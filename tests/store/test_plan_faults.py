@@ -39,7 +39,7 @@ from tenuto.core.period import monthly
 from tenuto.engine import Answer, Engine
 from tenuto.service import cards, payments
 from tenuto.service.invoicing import TermsWanted, set_terms
-from tenuto.service.subscriptions import renew_due
+from tenuto.service.renewals import renew_due
 from tenuto.store.database import migrate
 from tenuto.store.payments import list_cards
 from tenuto.worker import Clockwork

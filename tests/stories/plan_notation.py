@@ -48,7 +48,7 @@ from tenuto.core.payment import Payment
 from tenuto.core.plan import SCHEMES, Cadence, Scheme
 from tenuto.core.subscription import SOLD, Subscription
 from tenuto.engine import Engine
-from tenuto.service import cards, catalog, grants, invoicing, payments, plans, refills, refunds, subscriptions
+from tenuto.service import cards, catalog, grants, invoicing, payments, plans, refills, refunds, renewals, subscriptions
 from tenuto.service.subscriptions import Begun, Decided, ModifyAsk, PlanAsk
 from tenuto.store import due
 from tenuto.store import payments as payment_shelf
@@ -65,7 +65,7 @@ WAITS: Final = "waits for the bank"
 CADENCES: Final[dict[str, Cadence]] = {"monthly": "MONTHLY", "yearly": "YEARLY", "once": "ONE_OFF"}
 SWEEPS: Final[tuple[tuple[Callable[..., Awaitable[int]], tuple[due.Due, ...]], ...]] = (
     (grants.expire_grants, (due.GRANTS,)),
-    (subscriptions.renew_due, (due.PLANS,)),
+    (renewals.renew_due, (due.PLANS,)),
     (invoicing.cut_invoices, (due.INVOICES_TO_CUT,)),
     (invoicing.finalize_invoices, (due.INVOICES_TO_FINALIZE,)),
     (invoicing.collect_invoices, (due.INVOICES_TO_COLLECT,)),
@@ -76,7 +76,7 @@ SWEEPS: Final[tuple[tuple[Callable[..., Awaitable[int]], tuple[due.Due, ...]], .
 )
 _OPTIONS: Final = {"trial": "trial_days", "setup": "setup_fee", "minimum": "minimum_spend", "cap": "spend_cap"}
 _STEPS: Final = """
-select s.id, s.kind, s.for_at, s.period_id, s.lines, p.amount as paid, s.denomination,
+select s.id, s.kind, s.for_at, s.period_id, s.lines, case s.kind when 'cancel' then s.charge else p.amount end as paid, s.denomination,
     coalesce((select json_agg(json_build_array(t.book, t.denomination, t.amount) order by t.id) from transaction t
         where t.account_id = s.account_id and t.cause_id = s.id), '[]')::text as moves
 from subscription_step s left join payment p on p.account_id = s.account_id and p.id = s.payment_id
@@ -307,7 +307,7 @@ class PlanStory(Story):
                 (last,) = await unit.fetch("select max(id) as id from payment where account_id = $1", self.account_id)
                 await payments.retry_payment(engine, unit, environment, self.account_id, last["id"])
             else:
-                await subscriptions.renew_now(engine, unit, environment, self.account_id)
+                await renewals.renew_now(engine, unit, environment, self.account_id)
         await self.rest()
         return await self._standing()
 

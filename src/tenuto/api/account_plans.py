@@ -13,6 +13,7 @@ from tenuto.core.plan import SCHEMES, PlanTerms, Scheme, price_of
 from tenuto.core.subscription import Step, Subscription
 from tenuto.engine import Answer
 from tenuto.service import payments as payment_service
+from tenuto.service import renewals
 from tenuto.service import subscriptions as service
 from tenuto.service.idempotency import Steps
 from tenuto.service.subscriptions import Begun, Decide, Decided, ModifyAsk, PlanAsk
@@ -413,7 +414,7 @@ async def renew_plan(call: Call) -> Answer:
     account_id = call.id("a", "account_id")
 
     async def verb(unit: Unit) -> shapes.AccountOut:
-        await service.renew_now(call.engine, unit, call.environment, account_id)
+        await renewals.renew_now(call.engine, unit, call.environment, account_id)
         return await account_in(call, unit, account_id)
 
     answer = await call.once(verb, shapes.wrapped)

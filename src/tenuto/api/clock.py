@@ -18,7 +18,7 @@ import msgspec
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer, Engine
 from tenuto.service import accounts as service
-from tenuto.service import grants, invoicing, payments, refills, refunds, subscriptions, usage
+from tenuto.service import grants, invoicing, payments, refills, refunds, renewals, usage
 from tenuto.service.idempotency import Steps
 from tenuto.store import due, records
 from tenuto.store.accounts import Environment
@@ -51,7 +51,7 @@ class _Work(NamedTuple):
 
 _WORK: Final = (
     _Work("expire_grants", grants.expire_grants, (due.GRANTS,)),
-    _Work("renew_due", subscriptions.renew_due, (due.PLANS,)),
+    _Work("renew_due", renewals.renew_due, (due.PLANS,)),
     _Work("cut_invoices", invoicing.cut_invoices, (due.INVOICES_TO_CUT,)),
     _Work("finalize_invoices", invoicing.finalize_invoices, (due.INVOICES_TO_FINALIZE,)),
     _Work("collect_invoices", invoicing.collect_invoices, (due.INVOICES_TO_COLLECT,)),

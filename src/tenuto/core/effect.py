@@ -173,6 +173,17 @@ def way_of(step: Step, around: Around, *, has_card: bool, limit: int) -> Way:
     return "balance"
 
 
+def as_paid(step: Step, way: Way) -> Step:
+    """The step with what is really charged now."""
+    match way:
+        case "none":
+            return replace(step, charge=0)
+        case "card":
+            return replace(step, charge=on_card(step.charge, step.denomination))
+        case _:
+            return step
+
+
 def on_card(charge: int, currency: str) -> int:
     """The charge as a card can be asked for it: rounded up, and the difference stays on the balance (bar R-5)."""
     while to_stripe(charge, currency) is None:

@@ -228,7 +228,7 @@ def cancelled(around: Around, *, at_end: bool, prorates: bool) -> Step:
         after = replace(before, cancels_at_end=True, scheduled=None)
         return replace(_only(after, terms.denomination, around), kind="cancel")
     credit = unused_credit(around) if prorates else 0
-    lines = [*minimum_lines(around, credit, is_whole=is_over)]
+    lines = [*minimum_lines(around, credit, is_whole=is_over), *owed_lines(around, period.denomination)]
     if credit:
         lines.append(Line("proration", "Unused part of the period that ends", -credit, period.denomination))
     # What was given for nothing stays no longer than its time, or it could be had again and again.
@@ -248,6 +248,7 @@ def cancelled(around: Around, *, at_end: bool, prorates: bool) -> Step:
         at=around.at,
         denomination=period.denomination,
         lines=tuple(lines),
+        charge=max(0, sum(line.amount for line in lines)),
         credit=credit,
         cancelled=ends.cancelled,
         ends=ends.ids,

@@ -37,6 +37,7 @@ PaymentReason = Literal[
     "plan_start",
     "plan_renewal",
     "plan_change",
+    "plan_end",
 ]
 Action = Literal["create", "confirm", "inspect", "cancel", "wait", "none"]
 
@@ -286,6 +287,7 @@ _CREDITS: Final[Mapping[PaymentReason, tuple[str, str]]] = {
     "plan_start": (PAYMENT_BOOK, "PAYMENT"),
     "plan_renewal": (PAYMENT_BOOK, "PAYMENT"),
     "plan_change": (PAYMENT_BOOK, "PAYMENT"),
+    "plan_end": (PAYMENT_BOOK, "PAYMENT"),
 }
 
 

@@ -255,7 +255,9 @@ async def _is_as_planned(unit: Unit, payment: Payment) -> bool:
 
 
 async def _is_owed(unit: Unit, payment: Payment) -> bool:
-    """Whether what a capture of invoices is to pay still waits to be paid."""
+    """Whether what a capture of invoices, or of an ended plan, is to pay still waits to be paid."""
+    if payment.reason == "plan_end":
+        return await ledger.read_owed_on(unit, payment.account_id, payment.denomination) >= payment.amount
     if payment.reason != "invoice":
         return True
     return await invoices.payable(unit, payment.account_id, payment.currency) >= payment.amount
@@ -405,7 +407,7 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
     if payment.reason in FOR_PLANS:
         await _do_step(engine, unit, payment, now)
         return
-    if is_fiat(payment.denomination) and payment.units:
+    if is_fiat(payment.denomination) and payment.units and payment.reason != "plan_end":
         await invoices.settle_incoming(unit, payment, now=now, tick=engine.tick())
     if payment.reason in {"refill", "threshold_refill"}:
         refill = await refills.read_refill(unit, account_id, payment.denomination)

@@ -231,7 +231,7 @@ async def _apply(
         moves.append(made)
 
     credited = 0
-    if payment.reason in {"invoice", *FOR_PLANS} and book == REFUND_BOOK:
+    if payment.reason in {"invoice", "plan_end", *FOR_PLANS} and book == REFUND_BOOK:
         # What paid for a plan was owed like what paid an invoice: it must not be owed again because it was given back.
         settled = payment.units
         if payment.reason == "invoice":

@@ -1,4 +1,4 @@
-"""Accounts on plans: started, changed, modified, paused, cancelled; and the sweep that renews them.
+"""Accounts on plans: started, changed, modified, paused, cancelled, moved.
 
 A verb decides one step (``core.lifecycle``) on the account as it stands. What costs nothing now is done in that unit;
 what a card has to pay for is written down as a payment that carries the step, and whoever drives the payment does the
@@ -8,20 +8,18 @@ step when the money is there. A preview decides the same step and writes nothing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import structlog
-
 from tenuto.core import lifecycle
-from tenuto.core.effect import Effect, effect_of, on_card, way_of
-from tenuto.core.event import AccountState, credit_limit_of
+from tenuto.core.effect import Way, as_paid
+from tenuto.core.event import AccountState
 from tenuto.core.identifiers import spell_of_account
 from tenuto.core.ledger import open_balance
 from tenuto.core.outcomes import Refusal, invalid
-from tenuto.core.payment import LEASE, RETRIES, Payment, PaymentReason, retried
+from tenuto.core.payment import LEASE, Payment, PaymentReason
 from tenuto.core.plan import (
     Cadence,
     PlanTerms,
@@ -34,19 +32,15 @@ from tenuto.core.plan import (
     plan_terms,
 )
 from tenuto.core.proration import modified_credit
-from tenuto.core.subscription import Around, Offer, Step, Subscription, basis_of, failed_renewal
+from tenuto.core.subscription import Around, Offer, Step, Subscription
 from tenuto.engine import Engine, Once
-from tenuto.store import accounts, due, ledger, payments, subscriptions
+from tenuto.store import ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Contended, Reader, Record, Unavailable, Unit, translated
-from tenuto.store.subscriptions import Moment, Standing, StoredStep, Written
+from tenuto.store.database import Reader, Unit, translated
+from tenuto.store.subscriptions import Moment, Standing, StoredStep
 
 AT_ONCE: Final = 50
-"""Accounts that are renewed in one unit."""
-EACH: Final = 2 * AT_ONCE
-"""Accounts of one company that a pass takes, where others may be due too."""
-
-_log = structlog.get_logger()
+"""Accounts that are looked for at a time where many are moved."""
 
 
 class PlanAsk(NamedTuple):
@@ -62,7 +56,7 @@ class Decided(NamedTuple):
     """A step as it was decided, on which state, and what pays for it (``way_of``)."""
 
     step: Step
-    way: str
+    way: Way
     state: AccountState
     standing: Standing
     now: datetime
@@ -102,26 +96,8 @@ async def _decided(
     if known is not None and known.status in {"trialing", "active"} and known.next_at and known.next_at <= now:
         raise Refusal("plan_change_in_progress", "A renewal is due; it goes first, in a moment.")
     step = replace(decide(standing, state, now), tick=state.tick)
-    way = _way(environment, step, standing, state)
-    return Decided(_as_paid(step, way), way, state, standing, now)
-
-
-def _way(environment: Environment, step: Step, standing: Standing, state: AccountState) -> str:
-    around = standing.around_of(step, state, step.at)
-    balance = state.balances.get(step.denomination) or open_balance(step.denomination)
-    limit = credit_limit_of(balance, state.credit_limit, environment.terms)
-    return way_of(step, around, has_card=standing.has_card, limit=limit)
-
-
-def _as_paid(step: Step, way: str) -> Step:
-    """The step with what is really charged now."""
-    match way:
-        case "none":
-            return replace(step, charge=0)
-        case "card":
-            return replace(step, charge=on_card(step.charge, step.denomination))
-        case _:
-            return step
+    way = standing.way_of(step, state, environment.terms)
+    return Decided(as_paid(step, way), way, state, standing, now)
 
 
 async def preview_step(engine: Engine, environment: Environment, account_id: int, decide: Decide) -> Decided:
@@ -152,9 +128,9 @@ async def begin_step(
     state = await ledger.take_account(unit, environment.id, account_id, now)
     decided = await _decided(unit, environment, account_id, state, decide, now)
     step, tick = decided.step, max(engine.tick(), state.tick + 1)
-    if decided.way == "card":
+    if decided.way == "card" and step.kind != "cancel":
         reason: PaymentReason = "plan_start" if step.kind == "start" else "plan_change"
-        payment = _payment(step, state, decided.standing, reason, tick, now)
+        payment = subscriptions.payment_of(step, state, decided.standing, reason, tick, now)
         payment = payment._replace(
             settings={**(payment.settings or {}), "opens_account": opens_account},
             request_key=None if once is None else once.key,
@@ -164,7 +140,12 @@ async def begin_step(
         await payments.insert_payment(unit, payment, claimed_until=engine.now() + LEASE)
         await ledger.raise_tick(unit, account_id, tick)
         return Begun(step, payment, account_id)
-    await subscriptions.carry_out(unit, step, state, paid=0, payment_id=None, tick=tick, now=now)
+    effect = await subscriptions.carry_out(unit, step, state, paid=0, payment_id=None, tick=tick, now=now)
+    if decided.way == "card":
+        # The plan ends whatever the bank says; what is owed for it is asked for besides.
+        is_suspended = environment.capture_suspended or decided.standing.is_suspended
+        await subscriptions.ask_for_rest(unit, step, effect, is_suspended=is_suspended, now=now)
+        engine.nudge("collect_due")
     engine.nudge("refill_due")
     return Begun(step, None, account_id)
 
@@ -179,29 +160,6 @@ async def _make_room(unit: Unit, standing: Standing, now: datetime) -> None:
         await payments.give_up(unit, known.account_id, known.payment_id, now)
         again = replace(known, payment_id=None, next_at=held.payment.next_attempt_at)
         await subscriptions.put_subscriptions(unit, [again], now)
-
-
-def _payment(
-    step: Step, state: AccountState, standing: Standing, reason: PaymentReason, id: int, now: datetime
-) -> Payment:
-    return Payment(
-        account_id=state.account_id,
-        id=id,
-        environment_id=state.environment_id,
-        method="card",
-        reason=reason,
-        status="intended",
-        amount=step.charge,
-        currency=step.denomination,
-        denomination=step.denomination,
-        units=step.charge,
-        description=next((line.description for line in step.lines if line.kind == "plan"), "Plan"),
-        created_at=now,
-        due_at=step.at,
-        slot="plan",
-        settings={"step": subscriptions.step_to_json(step), "basis": basis_of(standing.subscription)},
-        next_attempt_at=now,
-    )
 
 
 # --- offers -----------------------------------------------------------------------------------------------------------
@@ -393,7 +351,7 @@ async def agree_terms(
         raise Refusal("no_plan")
     if await payments.open_payment(unit, account_id, "plan", or_skipped=False) is not None:
         raise Refusal("plan_change_in_progress")
-    offer = await _present_offer(unit, environment, account_id, known)
+    offer = await subscriptions.read_offer(unit, environment.id, known)
     if changes:
         agreed = await _agree(engine, unit, environment, account_id, offer, changes)
     else:
@@ -410,11 +368,6 @@ async def agree_terms(
     await ledger.raise_tick(unit, account_id, max(engine.tick(), state.tick + 1))
     engine.nudge("refill_due")
     return after
-
-
-async def _present_offer(reader: Reader, environment: Environment, account_id: int, known: Subscription) -> Offer:
-    terms = await subscriptions.read_terms(reader, environment.id, account_id, known)
-    return Offer(known.plan_id, known.version_id, known.override_id, terms, known.cadence, known.variable_units)
 
 
 class ModifyAsk(NamedTuple):
@@ -436,7 +389,7 @@ async def modified_offer(
     known = await subscriptions.read_subscription(reader, account_id)
     if known is None or not known.is_running:
         return None
-    offer = await _present_offer(reader, environment, account_id, known)
+    offer = await subscriptions.read_offer(reader, environment.id, known)
     if ask.denomination not in offer.terms.balances:
         return None
     if set(included(offer.terms, offer.units)) - {ask.denomination} or offer.units:
@@ -529,246 +482,3 @@ async def move_accounts(engine: Engine, environment: Environment, plan_id: int) 
             except Refusal as refusal:
                 refused[refusal.code] += 1
         after = found[-1]
-
-
-# --- the sweep --------------------------------------------------------------------------------------------------------
-
-
-async def renew_due(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
-    """Sweep: take every plan that is due one step on, each for its own date; how many went on.
-
-    Accounts of one company go by the dozen in one unit; where one of them cannot be done, each goes by itself.
-    """
-    async with engine.database.reading() as reader:
-        rows = await due.due_rows(
-            reader,
-            due.PLANS,
-            "t.account_id, t.next_at, t.status, t.period_end, t.refill_at",
-            now=now,
-            limit=limit,
-            environment_id=environment_id,
-            each=None if environment_id is not None else EACH,
-            together=AT_ONCE,
-        )
-    by_half: dict[int, list[Record]] = {}
-    for row in rows:
-        by_half.setdefault(row["environment_id"], []).append(row)
-    done = 0
-    for half, found in by_half.items():
-        environment = await engine.environment(half)
-        for at in range(0, len(found), AT_ONCE):
-            if environment is not None:
-                done += await _renew(engine, environment, found[at : at + AT_ONCE])
-    if done:
-        engine.nudge("collect_due")
-        engine.nudge("refill_due")
-    return done
-
-
-async def _renew(engine: Engine, environment: Environment, rows: Sequence[Record]) -> int:
-    asked = {row["account_id"]: row for row in rows}
-    try:
-        async with translated(), engine.database.writing() as unit:
-            done = await _renew_in(engine, unit, environment, asked)
-        engine.reach("plan.renewed")
-    except Unavailable:
-        raise
-    except Exception as error:  # noqa: BLE001 - one account that cannot be done must not keep the others
-        if len(asked) > 1:
-            return sum([await _renew(engine, environment, [row]) for row in rows])
-        if isinstance(error, AccountMovedOn | Contended):
-            # Somebody else has it in hand; the next pass looks at it again.
-            return 0
-        if isinstance(error, Refusal):
-            _log.warning("renew_due", account=next(iter(asked)), outcome="refused", code=error.code)
-        else:
-            _log.error("renew_due", account=next(iter(asked)), outcome="failed", exc_info=error)
-        return await _put_off(engine, environment, next(iter(asked)), error)
-    return done
-
-
-async def _put_off(engine: Engine, environment: Environment, account_id: int, error: Exception) -> int:
-    """What cannot be done is not tried again at once, so that it keeps no other from its turn."""
-    async with translated(), engine.database.writing() as unit:
-        await ledger.lock_accounts(unit, [account_id])
-        known = await subscriptions.read_subscription(unit, account_id)
-        if known is None or known.next_at is None:
-            return 0
-        now = engine.now_of(environment)
-        later = replace(known, next_at=now + RETRIES[0])
-        if isinstance(error, Refusal) and error.code in {"insufficient_balance", "credit_limit_reached"}:
-            later = _unpaid(environment, known, now)
-            if later.next_at is None and failed_renewal(environment.money) == "pause":
-                changes = {"paused_at": now, "paused_by": "plan"}
-                await accounts.update_account(unit, account_id, changes, now, engine.tick())
-        await subscriptions.put_subscriptions(unit, [later], now)
-        await ledger.raise_tick(unit, account_id, engine.tick())
-    return 1
-
-
-def _unpaid(environment: Environment, known: Subscription, now: datetime) -> Subscription:
-    """A balance that was to pay cannot: tried again by schedule, and the third time as the company has it."""
-    after = replace(known, status="past_due", declines=known.declines + 1)
-    if known.declines < len(RETRIES):
-        return replace(after, next_at=now + RETRIES[known.declines])
-    if failed_renewal(environment.money) == "cancel":
-        return replace(after, next_at=now, cancels_at_end=True)
-    return replace(after, next_at=None)
-
-
-class _Due(NamedTuple):
-    """One account whose plan is due, locked and read."""
-
-    state: AccountState
-    standing: Standing
-    at: datetime
-    now: datetime
-    tick: int
-
-
-def _moment(row: Record) -> Moment:
-    """As of when an account is renewed: its own date, however late it is and however often it was put off."""
-    if row["status"] == "pending_card":
-        return Moment(row["next_at"])
-    if row["status"] == "past_due" or row["refill_at"] is None:
-        return Moment(row["period_end"])
-    return Moment(min(row["refill_at"], row["period_end"]))
-
-
-async def _renew_in(engine: Engine, unit: Unit, environment: Environment, asked: Mapping[int, Record]) -> int:
-    now = engine.now_of(environment)
-    states = await ledger.take_accounts(unit, environment.id, asked, now)
-    standings = await subscriptions.read_standings(unit, {id: _moment(asked[id]) for id in states})
-    written: list[Written] = []
-    done = 0
-    for account_id, state in states.items():
-        standing = standings[account_id]
-        known = standing.subscription
-        row = asked[account_id]
-        if known is None or known.next_at != row["next_at"] or standing.payment_id is not None:
-            continue
-        found = _Due(state, standing, _moment(row).at, now, max(engine.tick(), state.tick + 1))
-        done += 1
-        step = await _next_step(unit, environment, found, known)
-        way = _way_of_renewal(environment, step, standing, state)
-        if way == "card" and await _retry(unit, found, known):
-            continue
-        step = _as_paid(step, way)
-        if way == "card":
-            await _ask_card(unit, environment, found, step)
-        elif _is_plain(step, standing):
-            written.append(_written(found, step))
-        else:
-            await subscriptions.carry_out(unit, step, state, paid=0, payment_id=None, tick=found.tick, now=now)
-    if written:
-        await subscriptions.write_effects(unit, written, now)
-    return done
-
-
-def _is_plain(step: Step, standing: Standing) -> bool:
-    """Whether it can be written together with others: it touches no settings of refills."""
-    known = standing.subscription
-    assert known is not None
-    is_same = (known.version_id, known.override_id) == (step.subscription.version_id, step.subscription.override_id)
-    return is_same and step.kind in {"renewal", "refill"} and known.status != "past_due"
-
-
-def _written(found: _Due, step: Step) -> Written:
-    around = found.standing.around_of(step, found.state, step.at)
-    assert found.standing.terms is not None
-    effect: Effect = effect_of(step, around, found.state, found.standing.terms, tick=found.tick, paid=0, now=found.now)
-    return Written(step, effect, found.state, found.state.environment_id, None)
-
-
-async def _next_step(unit: Unit, environment: Environment, found: _Due, known: Subscription) -> Step:
-    """What is due of a plan: what a card is waited for, its end, a renewal, or another month of a year's."""
-    at = found.at
-    if known.status == "pending_card":
-        offer = await _present_offer(unit, environment, known.account_id, known)
-        step = starting(offer, known.zone)(found.standing, found.state, found.now)
-        return replace(step, tick=found.state.tick)
-    assert found.standing.terms is not None
-    terms = found.standing.terms
-    if known.period_end is None or known.period_end > at:
-        around = found.standing.around(found.state, known.zone, at, terms.denomination, known.plan_id)
-        return lifecycle.refilled(around)
-    if known.cancels_at_end:
-        around = found.standing.around(found.state, known.zone, at, terms.denomination, known.plan_id)
-        return lifecycle.cancelled(around, at_end=False, prorates=False)
-    offer = Offer(known.plan_id, known.version_id, known.override_id, terms, known.cadence, known.variable_units)
-    if known.scheduled:
-        offer = await _scheduled_offer(unit, environment, known)
-    around = found.standing.around(found.state, known.zone, at, offer.terms.denomination, offer.plan_id)
-    return lifecycle.renewed(offer, around, restarts=known.number == 0 and known.anchor_at == known.period_end)
-
-
-async def _scheduled_offer(unit: Unit, environment: Environment, known: Subscription) -> Offer:
-    later = dict(known.scheduled or {})
-    after = replace(known, **later)
-    terms = await subscriptions.read_terms(unit, environment.id, known.account_id, after)
-    return Offer(after.plan_id, after.version_id, after.override_id, terms, after.cadence, after.variable_units)
-
-
-def _way_of_renewal(environment: Environment, step: Step, standing: Standing, state: AccountState) -> str:
-    """As for any step; but where a card is missing its payment is written down all the same, to fail and be seen."""
-    try:
-        return _way(environment, step, standing, state)
-    except Refusal as refusal:
-        if refusal.code == "payment_method_required":
-            return "card"
-        raise
-
-
-async def _ask_card(unit: Unit, environment: Environment, found: _Due, step: Step) -> None:
-    """Write the payment of a renewal down; the plan waits for its end."""
-    known = found.standing.subscription
-    assert known is not None
-    reason: PaymentReason = "plan_start" if step.kind == "start" else "plan_renewal"
-    payment = _payment(step, found.state, found.standing, reason, found.tick, found.now)
-    if environment.capture_suspended or found.standing.is_suspended:
-        payment = payment._replace(status="skipped", next_attempt_at=None)
-    if known.payment_id is not None:
-        # Other terms were agreed since it failed: tried again by hand, it would pay for what is not sold any more.
-        await payments.give_up(unit, known.account_id, known.payment_id, found.now)
-    await payments.insert_payment(unit, payment)
-    waiting = replace(known, payment_id=payment.id, next_at=None)
-    await subscriptions.put_subscriptions(unit, [waiting], found.now)
-    await ledger.raise_tick(unit, known.account_id, found.tick)
-
-
-async def _retry(unit: Unit, found: _Due, known: Subscription) -> bool:
-    """Whether a renewal that failed is tried again, on the same payment, now that there is another card."""
-    if known.payment_id is None:
-        return False
-    held = await payments.read_payment(unit, known.account_id, known.payment_id)
-    if held is None or held.payment.status != "failed" or held.payment.reason != "plan_renewal":
-        return False
-    if (held.payment.settings or {}).get("basis") != basis_of(known):
-        # Other terms were agreed since: it is worked out anew.
-        return False
-    await payments.update_payment(unit, retried(held.payment, now=found.now), found.now)
-    await subscriptions.put_subscriptions(unit, [replace(known, next_at=None)], found.now)
-    await ledger.raise_tick(unit, known.account_id, found.tick)
-    return True
-
-
-async def renew_now(engine: Engine, unit: Unit, environment: Environment, account_id: int) -> Subscription:
-    """Try again what is past due, at once. Raises Refusal ``plan_not_active`` where nothing is."""
-    now = engine.now_of(environment)
-    state = await ledger.take_account(unit, environment.id, account_id, now)
-    known = await subscriptions.read_subscription(unit, account_id)
-    if known is None:
-        raise Refusal("no_plan")
-    if known.status != "past_due":
-        raise Refusal("plan_not_active", status=known.status)
-    held = None if known.payment_id is None else await payments.read_payment(unit, account_id, known.payment_id)
-    if held is not None and held.payment.is_open and held.payment.status != "voiding":
-        # It is being asked for already; where it waits after a decline, it waits no longer.
-        if held.payment.status == "created" and held.payment.declines:
-            await payments.update_payment(unit, retried(held.payment, now=now), now)
-            engine.nudge("collect_due")
-        return known
-    after = replace(known, next_at=now)
-    await subscriptions.put_subscriptions(unit, [after], now)
-    await ledger.raise_tick(unit, account_id, max(engine.tick(), state.tick + 1))
-    return after

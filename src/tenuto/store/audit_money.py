@@ -65,7 +65,7 @@ _PAYMENT_BOOKS: Final = (DEPOSIT_BOOK, REFILL_BOOK, PAYMENT_BOOK)
 _REFUND_BOOKS: Final = (REFUND_BOOK, REFUND_CREDIT_BOOK, REFUND_FAILED_BOOK, DISPUTE_BOOK, DISPUTE_WON_BOOK)
 _INVOICE_BOOKS: Final = (TAX_BOOK, VOID_BOOK, INVOICE_ITEM_BOOK)
 _BOOK: Final = f"""case when p.reason = 'deposit' then '{DEPOSIT_BOOK}'
-    when p.reason in ('invoice', {listed(FOR_PLANS)}) then '{PAYMENT_BOOK}' else '{REFILL_BOOK}' end"""
+    when p.reason in ('invoice', 'plan_end', {listed(FOR_PLANS)}) then '{PAYMENT_BOOK}' else '{REFILL_BOOK}' end"""
 
 
 def posted(*books: str) -> str:
@@ -126,7 +126,7 @@ judged as (
             when p.status not in ({_OPEN}, 'succeeded', 'failed', 'skipped', 'voided') then 'a status that there is'
             when p.method not in ('card', 'balance', 'out_of_band') then 'a method that there is'
             when p.reason not in ('deposit', 'refill', 'threshold_refill', 'refill_start', 'invoice',
-                {listed(FOR_PLANS)}) then 'a reason that there is'
+                'plan_end', {listed(FOR_PLANS)}) then 'a reason that there is'
             when p.status in ('succeeded', 'failed', 'voided') and p.finished_at is null
                 then 'finished_at set: it has ended'
             when p.status in ({_OPEN}, 'skipped') and p.finished_at is not null then 'no finished_at: it has not ended'

@@ -153,7 +153,8 @@ judged as (
             when kind not in ('refill', 'cancel', {_BEGINS}) then 'a kind that there is'
             when is_strange then 'lines of kinds that there are'
             when credit <> back or credit < 0 then format('credit %s, as its lines say', back)
-            when kind in ('refill', 'cancel') and (charge <> 0 or payment_id is not null) then 'no charge: it has none'
+            when kind in ('refill', 'cancel') and payment_id is not null then 'no payment: it waits for none'
+            when kind = 'refill' and charge <> 0 then 'no charge: it has none'
             when payment_id is not null and charge <> div(due + least - 1, least) * least
                 then format('charge %s, as its lines say', due)
             when payment_id is null and charge not in (0, due) then format('charge 0 or %s, as its lines say', due)

@@ -680,6 +680,18 @@ def _went_low(before: AccountState, after: Balance) -> bool:
     return known is not None and known.refill_below is not None and after.refill_below is None
 
 
+async def read_owed_on(reader: Reader, account_id: int, denomination: str) -> int:
+    """How far a balance is below zero, but for what open invoices ask for."""
+    found: int | None = await reader.fetchval(
+        "select greatest(0, -b.amount - coalesce((select sum(greatest(i.amount_due - i.amount_paid"
+        " - i.amount_credited, 0)) from invoice i where i.account_id = b.account_id and i.currency = b.denomination"
+        " and i.status = 'open'), 0))::bigint from balance b where b.account_id = $1 and b.denomination = $2",
+        account_id,
+        denomination,
+    )
+    return found or 0
+
+
 async def save_credit_limit(unit: Unit, account_id: int, tick: int, denomination: str, limit: int | None) -> None:
     """Set the credit limit of one balance of an account that this unit has locked."""
     await unit.execute("update account set tick = $2 where id = $1", account_id, tick)

@@ -16,14 +16,17 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from tenuto.core.effect import Effect, effect_of, expired, plan_refills
-from tenuto.core.event import AccountState
+from tenuto.core.effect import Effect, Way, effect_of, expired, plan_refills, way_of
+from tenuto.core.event import AccountState, credit_limit_of
 from tenuto.core.grant import Grant, Purse, as_before, burned_down
-from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK, Balance
+from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK, Balance, open_balance
 from tenuto.core.lifecycle import late
+from tenuto.core.outcomes import Refusal
+from tenuto.core.payment import Payment, PaymentReason
 from tenuto.core.plan import PlanTerms, plan_terms
 from tenuto.core.refill import Refill
-from tenuto.core.subscription import Around, Period, Step, Subscription
+from tenuto.core.subscription import Around, Offer, Period, Step, Subscription, basis_of
+from tenuto.core.terms import Terms
 
 from . import accounts, ledger, payments, refills
 from .database import Reader, Record, Unit
@@ -74,6 +77,21 @@ class Standing:
     has_plan_refills: bool
     free: Mapping[int, Mapping[str, int]]
     payment_id: int | None
+
+    def way_of(self, step: Step, state: AccountState, terms: Terms) -> Way:
+        """How the charge of a step would be paid. Raises Refusal where it cannot be; but a plan can always be ended."""
+        try:
+            way = self._way_of(step, state, terms)
+        except Refusal:
+            if step.kind != "cancel":
+                raise
+            return "none"
+        return way if step.kind != "cancel" or way == "card" else "none"
+
+    def _way_of(self, step: Step, state: AccountState, terms: Terms) -> Way:
+        balance = state.balances.get(step.denomination) or open_balance(step.denomination)
+        limit = credit_limit_of(balance, state.credit_limit, terms)
+        return way_of(step, self.around_of(step, state, step.at), has_card=self.has_card, limit=limit)
 
     def around_of(self, step: Step, state: AccountState, at: datetime) -> Around:
         """What carrying out a step depends on."""
@@ -230,6 +248,12 @@ async def read_terms(reader: Reader, environment_id: int, account_id: int, subsc
         "select terms from plan_version where environment_id = $1 and id = $2", environment_id, subscription.version_id
     )
     return terms_of(subscription.version_id, text)
+
+
+async def read_offer(reader: Reader, environment_id: int, known: Subscription) -> Offer:
+    """What an account is on, as an offer."""
+    terms = await read_terms(reader, environment_id, known.account_id, known)
+    return Offer(known.plan_id, known.version_id, known.override_id, terms, known.cadence, known.variable_units)
 
 
 async def insert_override(
@@ -441,6 +465,59 @@ def step_to_json(step: Step) -> dict[str, Any]:
 def step_of_json(kept: Mapping[str, Any]) -> Step:
     """The inverse of :func:`step_to_json`."""
     return msgspec.convert(kept, Step)
+
+
+def payment_of(
+    step: Step, state: AccountState, standing: Standing, reason: PaymentReason, id: int, now: datetime
+) -> Payment:
+    """The payment of a step by card, not written yet; it carries the step, and what that was worked out on."""
+    return Payment(
+        account_id=state.account_id,
+        id=id,
+        environment_id=state.environment_id,
+        method="card",
+        reason=reason,
+        status="intended",
+        amount=step.charge,
+        currency=step.denomination,
+        denomination=step.denomination,
+        units=step.charge,
+        description=next((line.description for line in step.lines if line.kind == "plan"), "Plan"),
+        created_at=now,
+        due_at=step.at,
+        slot="plan",
+        settings={"step": step_to_json(step), "basis": basis_of(standing.subscription)},
+        next_attempt_at=now,
+    )
+
+
+async def ask_for_rest(unit: Unit, step: Step, effect: Effect, *, is_suspended: bool, now: datetime) -> None:
+    """Write down a payment for what is owed when a plan has ended; one that is asked for already is not asked twice."""
+    after = effect.subscription
+    if await payments.open_payment(unit, after.account_id, "plan_end") is not None:
+        return
+    id = effect.tick + 1
+    await payments.insert_payment(
+        unit,
+        Payment(
+            account_id=after.account_id,
+            id=id,
+            environment_id=after.environment_id,
+            method="card",
+            reason="plan_end",
+            status="skipped" if is_suspended else "intended",
+            amount=step.charge,
+            currency=step.denomination,
+            denomination=step.denomination,
+            units=step.charge,
+            description="Owed when the plan ended",
+            created_at=now,
+            due_at=step.at,
+            slot="plan_end",
+            next_attempt_at=None if is_suspended else now,
+        ),
+    )
+    await ledger.raise_tick(unit, after.account_id, id)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
