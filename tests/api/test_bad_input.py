@@ -1,4 +1,4 @@
-"""Every row of bad_input, bad_money, bad_plans: the right refusal in one shape, nothing written, the line good."""
+"""Every row of the tables of bad input: the right refusal in one shape, nothing written, the line good."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pytest_asyncio
 
 from tenuto.core.outcomes import REFUSALS
 from tenuto.server import Server
+from tests.api.bad_account_plans import ACCOUNT_PLANS
 from tests.api.bad_input import BAD, RAW, Bad, Raw
 from tests.api.bad_money import MONEY
 from tests.api.bad_plans import PLANS
 from tests.api.facts import counts, facts_of
 from tests.client import Client, Company, Reply
 
-ALL: Final = (*BAD, *MONEY, *PLANS)
+ALL: Final = (*BAD, *MONEY, *PLANS, *ACCOUNT_PLANS)
 SECONDS_MAX: Final = 1.0
 DRIVER_WORDS: Final = re.compile(
     rb"Traceback|asyncpg|postgres|msgspec|litestar|uvicorn|File \"|SELECT |\bnull value\b", re.IGNORECASE
@@ -58,8 +59,11 @@ class Target:
             "strange_card": self.company.card(other),
             "payment": self.company.deposit(self.account),
             "paid": by_balance.data["payment"]["id"],
+            "subscriber": other,
             "basic": "Basic " + base64.b64encode(f"{self.company.id}:{self.company.key}".encode()).decode(),
         }
+
+        self.company.start(other, self._ids["plan"])
 
     def _archived(self) -> str:
         plan = self.company.plan()
@@ -114,7 +118,10 @@ async def test_bad_input(target: Target, bad: Bad) -> None:
             headers[name] = target.filled(value)
 
     started = time.monotonic()
-    reply = target.client.call(bad.method, target.filled(bad.path), bad.body, headers)
+    body = bad.body
+    if isinstance(body, dict) and isinstance(body.get("plan_id"), str):
+        body = {**body, "plan_id": target.filled(body["plan_id"])}
+    reply = target.client.call(bad.method, target.filled(bad.path), body, headers)
     seconds = time.monotonic() - started
 
     assert_refusal(reply, bad.status, bad.code)
