@@ -188,3 +188,34 @@ def test_a_plan_ends_though_nothing_can_be_charged(company: Company) -> None:
     ended = company.call("POST", f"/v1/accounts/{account_id}/cancelplan", {"at_period_end": False})
     assert (ended.status, ended.data["plan_status"]) == (200, "CANCELLED")
     assert amounts(company, account_id)["USD"] == -300
+
+
+def test_every_movement_of_a_plan_names_its_cause(company: Company, account_id: str) -> None:
+    company.start(account_id, company.plan(**BASIC))
+    use(company, account_id, 250)
+    company.start(account_id, company.plan(**PRO), scheme="ariel")
+    company.grant(account_id, 5, "tokens")
+    steps = [step["id"] for step in company.call("GET", f"/v1/accounts/{account_id}/plan/history").data]
+    payments = [payment["id"] for payment in company.call("GET", f"/v1/accounts/{account_id}/payments").data]
+    grants = [grant["id"] for grant in company.call("GET", f"/v1/accounts/{account_id}/balance/tokens/grants").data]
+    for movement in company.call("GET", f"/v1/accounts/{account_id}/transactions").data:
+        kind, cause = movement["type"], movement["cause_id"]
+        known = {"EVENT": [None], "PAYMENT": payments, "GRANT": grants}.get(kind, steps)
+        assert cause in known, movement
+
+
+def test_a_refill_that_is_modified_names_its_payment(company: Company, account_id: str) -> None:
+    path = f"/v1/accounts/{account_id}/balance/tokens/autorefill"
+    monthly = {"amount": 1000, "usd_charge": 1000, "refill_monthly": True}
+    assert company.call("PUT", path, monthly).status == 200
+    use(company, account_id, 750)
+    more = {"denomination": "tokens", "amount": 5000, "usd_charge": 4000}
+    preview = company.call("POST", f"/v1/accounts/{account_id}/modifymidmonth", {**more, "preview": True}).data
+    done = company.call("POST", f"/v1/accounts/{account_id}/modifymidmonth", more).data
+    assert (preview["amount_to_charge"], done["charged"], done["credit"], done["balance"]["amount"]) == (
+        *(3750, 3750, 250),
+        5000,
+    )
+    newest = company.call("GET", f"/v1/accounts/{account_id}/payments").data[0]["id"]
+    moved = company.call("GET", f"/v1/accounts/{account_id}/transactions").data[:2]
+    assert [(movement["amount"], movement["cause_id"]) for movement in moved] == [(-250, newest), (5000, newest)]

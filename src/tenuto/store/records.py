@@ -286,7 +286,9 @@ select t.*, n.name as account_name,
                     and x.denomination = t.denomination and x.transaction_seq = t.seq)
                 or (e.first::jsonb -> 'charges') @> json_build_array(json_build_object(
                     'denomination', t.denomination, 'transaction_seq', t.seq))::jsonb))
-    end as events
+    end as events,
+    t.book in ('proration', 'expiry') and exists (
+        select from payment p where p.account_id = t.account_id and p.id = t.cause_id) as is_of_payment
 from transaction t join account n on n.id = t.account_id
 """
 
