@@ -219,3 +219,56 @@ def test_a_refill_that_is_modified_names_its_payment(company: Company, account_i
     newest = company.call("GET", f"/v1/accounts/{account_id}/payments").data[0]["id"]
     moved = company.call("GET", f"/v1/accounts/{account_id}/transactions").data[:2]
     assert [(movement["amount"], movement["cause_id"]) for movement in moved] == [(-250, newest), (5000, newest)]
+
+
+def test_moving_accounts_leaves_alone_who_leaves_or_changes(company: Company) -> None:
+    basic, pro = company.plan(**BASIC), company.plan(**PRO)
+    leaving, changing, staying = (company.account() for _ in range(3))
+    for account_id in (leaving, changing, staying):
+        company.card(account_id)
+        company.start(account_id, pro)
+    assert company.call("POST", f"/v1/accounts/{leaving}/cancelplan").status == 200
+    company.start(changing, basic, scheme="sleeping_beauty")
+    assert company.call("PUT", f"/v1/plans/{pro}", {"renewals": {"MONTHLY": {"amount": 9900}}}).status == 200
+    moved = company.call("POST", f"/v1/plans/{pro}/move")
+    assert (moved.status, moved.data) == (200, {"moved": 1, "refused": {}})
+    assert company.call("POST", f"/v1/plans/{pro}/move").data["moved"] == 0
+    forward(company, 32)
+    assert [charges(company, account_id)[-1][2] for account_id in (leaving, changing, staying)] == [4000, 1000, 9900]
+    assert shown(company, leaving)["plan_status"] == "CANCELLED"
+
+
+def test_what_was_refunded_is_not_given_back_again(company: Company, account_id: str) -> None:
+    company.start(account_id, company.plan(**BASIC))
+    payment_id = company.call("GET", f"/v1/accounts/{account_id}/payments").data[0]["id"]
+    refund = company.call("POST", f"/v1/payments/{payment_id}/refund", {"amount": 600})
+    assert refund.status == 200, refund
+    assert amounts(company, account_id)["USD"] == 0
+    ended = {"at_period_end": False, "prorate": True}
+    preview = company.call("POST", f"/v1/accounts/{account_id}/cancelplan", {**ended, "preview": True}).data
+    assert 390 <= preview["credit"] <= 400
+    assert company.call("POST", f"/v1/accounts/{account_id}/cancelplan", ended).status == 200
+
+
+def test_a_plan_in_tokens_that_waits_for_a_card_waits_for_tokens_too(company: Company) -> None:
+    plan_id = company.plan(renewal_denomination="credits", renewals={"MONTHLY": {"amount": 50}})
+    body = {"name": "Ada", "email": "ada@example.com", "plan_id": plan_id, "enable_card_collector": 1}
+    made = company.call("POST", "/v1/companies/{company}/accounts", body).data
+    assert made["plan_status"] == "PENDING_CARD"
+    company.card(made["id"])
+    forward(company, 0.001)
+    assert shown(company, made["id"])["plan_status"] == "PENDING_CARD"
+    company.grant(made["id"], 80)
+    forward(company, 0.1)
+    assert shown(company, made["id"])["plan_status"] == "ACTIVE"
+    assert amounts(company, made["id"])["credits"] == 30
+
+
+def test_what_is_agreed_holds_for_a_version_that_is_to_come(company: Company, account_id: str) -> None:
+    plan_id = company.start(account_id, company.plan(**BASIC))
+    company.call("PUT", f"/v1/plans/{plan_id}", {"renewals": {"MONTHLY": {"amount": 2000}}})
+    assert company.call("POST", f"/v1/plans/{plan_id}/move").data["moved"] == 1
+    agreed = {"renewals": {"MONTHLY": {"amount": 700}}}
+    assert company.call("PUT", f"/v1/accounts/{account_id}/plan/overrides", agreed).status == 200
+    forward(company, 32)
+    assert charges(company, account_id)[-1] == ("plan_renewal", "succeeded", 700)

@@ -169,6 +169,7 @@ class PlanLife:
             at=at,
             owed=self.owed,
             by_invoice=self.by_invoice,
+            invoiced=frozenset({"USD"} if self.by_invoice else ()),
             had_trial=any(period.is_trial for period in self.periods.values()),
             used_free=used,
         )

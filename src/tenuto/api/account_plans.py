@@ -339,7 +339,8 @@ async def in_steps(
         # No card was asked: the step was done in the unit that took the key, and only its answer is missing.
         done = await subscriptions.list_steps(unit, account_id, Page(1, None))
         if not done:
-            raise Refusal("request_in_progress")
+            # Nothing of it is left: the payment failed, and the account went with it.
+            return await begin(unit)
         return Begun(done[0], None, account_id)
 
     async def finish(begun: Begun) -> Answer:
@@ -458,11 +459,7 @@ async def modify_mid_month(call: Call) -> Answer:
     once = call.idempotency()
 
     async def begin(unit: Unit) -> Begun:
-        kept = await service.modified_offer(call.engine, unit, call.environment, account.id, ask, keeps=True)
-        if kept is None:
-            raise Refusal("request_in_progress")
-        decide = service.modifying(kept, ask)
-        return await service.begin_step(call.engine, unit, call.environment, account.id, decide, once=once)
+        return await service.modify_mid_month(call.engine, unit, call.environment, account.id, ask, once)
 
     async def render(begun: Begun) -> ModifiedOut:
         return await modified(call, account.id, ask.denomination, begun.step.charge, begun.step.credit)

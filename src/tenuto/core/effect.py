@@ -21,7 +21,7 @@ from typing import Final, Literal, NamedTuple
 
 from .cards import maximum, minimum, to_stripe
 from .event import AccountState
-from .grant import CREDIT_PRIORITY, PLAN_PRIORITY, Grant, Purse, burned_down, closed, opened, taken_from
+from .grant import CREDIT_PRIORITY, PLAN_PRIORITY, Grant, Purse, burned_down, closed, left_of, opened, taken_from
 from .ledger import EXPIRY_BOOK, GRANT_BOOK, PLAN_BOOK, PRORATION_BOOK, Balance, Transaction, move, open_balance
 from .money import Exact, allocate, is_fiat
 from .outcomes import Refusal
@@ -104,7 +104,10 @@ def _carried_out(step: Step, around: Around, name: str, ledger: _Moves, paid: in
     ledger.move(name, credit, PRORATION_BOOK)
     ledger.move(name, units, GRANT_BOOK)
     without, gone = closed(before, step.ends, now=ledger.now, cancelled=cancelled)
-    spare = 0 if around.by_invoice else max(0, credit - sold)
+    # What somebody's gift has burned of them since the step's moment is burned of what the step brings instead.
+    again = max(0, step.left.get(name, 0) - left_of(gone))
+    without = without._replace(burned=without.burned - again)
+    spare = 0 if name in around.invoiced else max(0, credit - sold)
     moved = credit + paid - sold - spare
     after = without._replace(amount=without.amount + moved, arrived=without.arrived + moved)
     if step.credit_used and name == step.denomination:

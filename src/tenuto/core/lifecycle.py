@@ -99,6 +99,7 @@ def refilled(around: Around) -> Step:
         cancelled=ends.cancelled,
         granted=units,
         ends=ends.ids,
+        left=ends.left,
         until_at=after.refill_at or after.period_end,
         subscription=replace(after, next_at=next_of(after)),
     )
@@ -252,6 +253,7 @@ def cancelled(around: Around, *, at_end: bool, prorates: bool) -> Step:
         credit=credit,
         cancelled=ends.cancelled,
         ends=ends.ids,
+        left=ends.left,
         closes=replace(period, ended_at=around.at, credited=credit),
         subscription=after,
     )
@@ -312,10 +314,12 @@ def late(step: Step, around: Around) -> Step:
     )
     fresh = replace(fresh, renewed_at=around.at, next_at=next_of(fresh))
     assert around.terms is not None
+    ends = ending(around, around.terms, rolls_over=True)
     return replace(
         step,
         at=around.at,
-        cancelled=ending(around, around.terms, rolls_over=True).cancelled,
+        cancelled=ends.cancelled,
+        left=ends.left,
         period=replace(period, start_at=around.at, end_at=end, spent_before=around.purse(step.denomination).spent),
         subscription=fresh,
         until_at=refill_at or end,
@@ -419,7 +423,7 @@ def _step(
 ) -> Step:
     """A step that begins a period: the old one, if any, is closed, its units end, those of the new one come."""
     old, denomination, price = around.period, offer.terms.denomination, 0 if is_trial else offer.price
-    ends, closes = Ending({}, ()), None
+    ends, closes = Ending({}, {}, ()), None
     if around.subscription is not None and around.subscription.is_running and around.terms is not None:
         ends = ending(around, around.terms, rolls_over=kind == "renewal")
         assert old is not None
@@ -456,6 +460,7 @@ def _step(
         cancelled=ends.cancelled,
         granted=granted(units, around, is_free=price == 0, ends_of=offer.plan_id),
         ends=ends.ids,
+        left=ends.left,
         until_at=fresh.refill_at or fresh.period_end,
         period=period,
         closes=closes,

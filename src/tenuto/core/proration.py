@@ -41,7 +41,7 @@ def unused_credit(around: Around) -> int:
     for share in shares[1:]:
         if at_most(share, least):
             least = share
-    return (period.price - period.credited) * least.numerator // least.denominator
+    return _kept(around, period) * least.numerator // least.denominator
 
 
 def modified_credit(around: Around, denomination: str) -> int:
@@ -57,12 +57,17 @@ def modified_credit(around: Around, denomination: str) -> int:
     if subscription.refill_number or set(given) - {denomination}:
         return unused_credit(around)
     left = left_of(around.purse(denomination).of_period(period.id))
-    return refill_credit(period.price - period.credited, given.get(denomination, 0), left)
+    return refill_credit(_kept(around, period), given.get(denomination, 0), left)
 
 
 def refill_credit(price: int, gave: int, left: int) -> int:
     """What the rest of a refill is worth: its price by units left, rounded down to a cent (contract 3.3)."""
     return price * min(max(0, left), gave) // gave if gave else 0
+
+
+def _kept(around: Around, period: Period) -> int:
+    """What is kept of a period's price: what was given back, or refunded, cannot be given back again."""
+    return max(0, period.price - period.credited - around.refunded)
 
 
 def _time_left(period: Period, at: datetime) -> Exact | None:
@@ -103,9 +108,10 @@ def given_in(around: Around, period_id: int) -> dict[str, int]:
 
 
 class Ending(NamedTuple):
-    """Grants that end, and the units by denomination that end with them."""
+    """Grants that end, what is left of them by denomination, and how many of these units end with them."""
 
     cancelled: dict[str, int]
+    left: dict[str, int]
     ids: tuple[int, ...]
 
 
@@ -115,15 +121,18 @@ def ending(around: Around, terms: PlanTerms, *, rolls_over: bool) -> Ending:
     ``rolls_over``: units that the plan lets roll over stay; not so where they are given back for money.
     """
     cancelled_units: dict[str, int] = {}
+    remaining: dict[str, int] = {}
     ids: list[int] = []
     for name, purse in sorted(around.purses.items()):
         grants: list[Grant] = [grant for grant in purse.grants if grant.source == "plan"]
         ids.extend(grant.id for grant in grants)
         balance = terms.balances.get(name)
         left = left_of(grants)
+        if left:
+            remaining[name] = left
         if left and not (rolls_over and balance is not None and balance.rollover):
             cancelled_units[name] = left
-    return Ending(cancelled_units, tuple(ids))
+    return Ending(cancelled_units, remaining, tuple(ids))
 
 
 def granted(units: Mapping[str, int], around: Around, *, is_free: bool, ends_of: int | None = None) -> dict[str, int]:

@@ -115,8 +115,9 @@ class Step:
 
     ``charge`` is to be paid in ``denomination`` now; ``credit`` is given back of the old period, ``credit_used`` is
     what is taken of earlier credit. ``cancelled`` and ``granted`` are units by denomination; the grants ``ends`` are
-    over, new ones are for a time until ``until_at``. ``period`` is the one that begins, or the running one as changed.
-    ``tick``: the account's when it was worked out at once; what has a larger id came later. None: its date says so.
+    over, of which ``left`` was there; new ones are for a time until ``until_at``. ``period`` is the one that begins, or
+    the running one as changed. ``tick``: the account's when it was worked out at once; what has a larger id came later.
+    None: its date says so.
     """
 
     kind: StepKind
@@ -131,6 +132,7 @@ class Step:
     cancelled: Mapping[str, int] = field(default_factory=dict)
     granted: Mapping[str, int] = field(default_factory=dict)
     ends: tuple[int, ...] = ()
+    left: Mapping[str, int] = field(default_factory=dict)
     until_at: datetime | None = None
     period: Period | None = None
     closes: Period | None = None
@@ -163,6 +165,7 @@ class Around(NamedTuple):
 
     ``purses`` are burned down to that moment. ``terms`` are those the subscription is on. ``owed`` is what open
     invoices of the offer's denomination still wait for, ``by_invoice`` whether the account pays by invoice in it.
+    ``refunded``: what went back of the running period's payments. ``invoiced``: all currencies it is invoiced in.
     ``used_free``: units of the offered plan that it gave for nothing in a period that would still run, and that were
     used.
     """
@@ -181,6 +184,8 @@ class Around(NamedTuple):
     by_invoice: bool = False
     had_trial: bool = False
     used_free: Mapping[str, int] = {}
+    refunded: int = 0
+    invoiced: frozenset[str] = frozenset()
 
     def purse(self, denomination: str) -> Purse:
         """The grants of one balance."""

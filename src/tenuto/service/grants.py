@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from tenuto.core.event import AccountState
 from tenuto.core.grant import GRANTS_MAX, Grant, Purse, closed, empty, opened
-from tenuto.core.ledger import EXPIRY_BOOK, GRANT_BOOK, Balance, Transaction, move, open_balance
+from tenuto.core.ledger import EXPIRY_BOOK, GRANT_BOOK, move, open_balance
 from tenuto.core.outcomes import Refusal
 from tenuto.engine import Engine
 from tenuto.store import due, ledger, subscriptions
@@ -73,7 +73,9 @@ async def give(engine: Engine, unit: Unit, environment: Environment, account_id:
         now=now,
         cause_id=tick,
     )
-    await _write(unit, state, after, (*gone, *after.grants), made, now)
+    await ledger.save_moves(unit, state, made[1].id, [made], now)
+    await subscriptions.put_grants(unit, (*gone, *after.grants))
+    await subscriptions.put_burned(unit, {(account_id, ask.denomination): after.burned})
     return next(found for found in after.grants if found.id == grant.id)
 
 
@@ -89,7 +91,7 @@ async def void(
         known = await subscriptions.read_grant(unit, account_id, grant_id)
         raise Refusal("not_found" if known is None or known.denomination != denomination else "grant_closed")
     tick = max(engine.tick(), state.tick + 1)
-    after, gone = closed(purse, [grant_id], now=now, cancelled=grant.left)
+    _, gone = closed(purse, [grant_id], now=now, cancelled=grant.left)
     made = None
     if grant.left:
         made = move(
@@ -102,30 +104,14 @@ async def void(
             now=now,
             cause_id=tick,
         )
-    await _write(unit, state, after, (*gone, *after.grants), made, now, tick=tick)
+    await ledger.save_moves(unit, state, tick, [] if made is None else [made], now)
+    await subscriptions.close_grants(unit, denomination, gone)
     return gone[0]
 
 
 async def _purse(unit: Unit, state: AccountState, denomination: str, moment: Moment) -> Purse:
     standing = await subscriptions.read_standing(unit, state.account_id, moment)
     return standing.purses.get(denomination) or empty(denomination)
-
-
-async def _write(
-    unit: Unit,
-    state: AccountState,
-    purse: Purse,
-    grants: tuple[Grant, ...],
-    made: tuple[Balance, Transaction] | None,
-    now: datetime,
-    *,
-    tick: int | None = None,
-) -> None:
-    last = tick if made is None else made[1].id
-    assert last is not None
-    await ledger.save_moves(unit, state, last, [] if made is None else [made], now)
-    await subscriptions.put_grants(unit, grants)
-    await subscriptions.put_burned(unit, {(state.account_id, purse.denomination): purse.burned})
 
 
 async def expire_grants(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:

@@ -29,7 +29,7 @@ from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import FOR_PLANS, LEASE, Payment, credited_again, returnable, returned
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefund, GatewayRefused, GatewayUnclear
-from tenuto.store import due, invoices, ledger, payments
+from tenuto.store import due, invoices, ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Record, Unit, translated
 from tenuto.store.payments import Refund
@@ -236,6 +236,10 @@ async def _apply(
         settled = payment.units
         if payment.reason == "invoice":
             settled = await invoices.settled_of(unit, payment.account_id, payment.id)
+        elif payment.reason in FOR_PLANS and not await subscriptions.is_step_paid_by(
+            unit, payment.account_id, payment.id
+        ):
+            settled = 0
         others = await payments.list_refunds(unit, payment.account_id, payment.id)
         standing = sum(one.credited for one in others if one.status == "succeeded")
         credited = credited_again(payment, refund.units, settled=settled, credited=standing)

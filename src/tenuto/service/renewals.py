@@ -95,7 +95,8 @@ async def _put_off(engine: Engine, environment: Environment, account_id: int, er
             return 0
         now = engine.now_of(environment)
         later = replace(known, next_at=now + RETRIES[0])
-        if isinstance(error, Refusal) and error.code in {"insufficient_balance", "credit_limit_reached"}:
+        is_short = isinstance(error, Refusal) and error.code in {"insufficient_balance", "credit_limit_reached"}
+        if is_short and known.is_running:
             later = _unpaid(environment, known, now)
             if later.next_at is None and failed_renewal(environment.money) == "pause":
                 changes = {"paused_at": now, "paused_by": "plan"}

@@ -293,7 +293,7 @@ async def change_plan(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, ask: PlanAsk, once: Once | None
 ) -> Begun:
     """Put an account on a plan, or change the one it is on (contract 3.4)."""
-    await ledger.lock_accounts(unit, [account_id])
+    await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
     offer = await next_offer(unit, environment, account_id, ask)
     offer = await _kept(engine, unit, environment, account_id, offer)
     scheme = ask.scheme or usual_scheme(environment)
@@ -362,6 +362,13 @@ async def agree_terms(
         raise invalid("refill_cadence", "stays as it is in a year that was paid for; change the plan by ariel.")
     checked_units(agreed.terms, known.variable_units)
     after = replace(known, override_id=agreed.override_id)
+    if known.scheduled and known.scheduled["plan_id"] == known.plan_id:
+        # A later version of the plan is agreed on likewise, or the agreement would be over with the next renewal.
+        later = replace(known, **{**known.scheduled, "override_id": None})
+        coming = await subscriptions.read_offer(unit, environment.id, later)
+        if changes:
+            coming = await _agree(engine, unit, environment, account_id, coming, changes)
+        after = replace(after, scheduled={**known.scheduled, "override_id": coming.override_id})
     await subscriptions.put_subscriptions(unit, [after], now)
     held = {name: state.balances.get(name) or open_balance(name) for name in agreed.terms.balances}
     await subscriptions.put_refills(unit, after, agreed.terms, held, now)
@@ -410,6 +417,17 @@ async def modified_offer(
         return await _agree(engine, reader, environment, account_id, offer, changes)
     terms = plan_terms(merged(await _stored(reader, environment, known.version_id), changes))
     return offer._replace(terms=terms)
+
+
+async def modify_mid_month(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, ask: ModifyAsk, once: Once | None
+) -> Begun:
+    """More of the plan's only balance from now on. Raises Refusal ``no_plan`` where no plan fills it any more."""
+    await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
+    offer = await modified_offer(engine, unit, environment, account_id, ask, keeps=True)
+    if offer is None:
+        raise Refusal("no_plan")
+    return await begin_step(engine, unit, environment, account_id, modifying(offer, ask), once=once)
 
 
 def modifying(offer: Offer, ask: ModifyAsk) -> Decide:

@@ -43,7 +43,14 @@ REFUNDS: Final = Due("refund", "next_attempt_at", "t.status = 'intended'", is_cl
 INVOICES_TO_CUT: Final = Due("invoice_terms", "next_at", "true")
 INVOICES_TO_FINALIZE: Final = Due("invoice", "finalize_at", "t.status = 'draft'")
 INVOICES_TO_COLLECT: Final = Due("invoice", "next_collection_at", "t.status = 'open'")
-PLANS: Final = Due("subscription", "next_at", "true")
+PLANS: Final = Due(
+    "subscription",
+    "next_at",
+    # One whose change is being paid for waits, and must not stand before the others meanwhile.
+    "not exists (select from payment y where y.account_id = t.account_id and y.slot = 'plan'"
+    " and y.status in ('intended', 'created', 'confirming', 'processing', 'voiding')"
+    " and not (y.status = 'created' and y.declines > 0))",
+)
 GRANTS: Final = Due("balance_grant", "expires_at", "t.closed_at is null")
 INVOICES_TO_DUN: Final = Due("invoice", "next_dunning_at", "t.status = 'open'")
 

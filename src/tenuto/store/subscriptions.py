@@ -75,6 +75,7 @@ class Standing:
     is_suspended: bool
     had_trial: bool
     has_plan_refills: bool
+    refunded: int
     free: Mapping[int, Mapping[str, int]]
     payment_id: int | None
 
@@ -116,6 +117,8 @@ class Standing:
             by_invoice=denomination in self.invoiced,
             had_trial=self.had_trial,
             used_free=self.free.get(plan_id, {}),
+            refunded=self.refunded,
+            invoiced=self.invoiced,
         )
 
 
@@ -144,8 +147,21 @@ select a.id, to_json(s) as subscription, to_json(p) as period,
         where g.account_id = a.id and g.closed_at is null and (g.source <> 'manual'
             or case when asked.tick is null then g.created_at < asked.at else g.id <= asked.tick end)) as grants,
     (select json_object_agg(i.currency, i.waiting) from (
-        select currency, sum(greatest(amount_due - amount_paid - amount_credited, 0)) as waiting from invoice
-        where account_id = a.id and status = 'open' group by currency) i) as owed,
+        select n.currency, sum(n.waiting) as waiting from (
+            select currency, greatest(amount_due - amount_paid - amount_credited, 0) as waiting from invoice
+            where account_id = a.id and status = 'open'
+            union all
+            select denomination, amount from payment where account_id = a.id and slot = 'plan_end'
+            and status in ('intended', 'created', 'confirming', 'processing', 'voiding')
+            and not (status = 'created' and declines > 0)
+            union all
+            select z.denomination, r.units - r.credited from refund r
+            join payment z on z.account_id = r.account_id and z.id = r.payment_id
+            where r.account_id = a.id and r.kind = 'dispute' and r.status = 'succeeded'
+        ) n group by n.currency) i) as owed,
+    coalesce((select sum(z.refunded) from subscription_step x join payment z
+        on z.account_id = x.account_id and z.id = x.payment_id
+        where x.account_id = a.id and x.period_id = s.period_id), 0)::bigint as refunded,
     (select json_agg(x.currency) from (
         select currency from invoice_terms where account_id = a.id
         union select currency from invoice where account_id = a.id and status = 'draft') x) as invoiced,
@@ -216,6 +232,7 @@ def _standing(row: Record) -> Standing:
         is_suspended=row["capture_suspended"],
         had_trial=row["had_trial"],
         has_plan_refills=row["has_plan_refills"],
+        refunded=row["refunded"],
         free=free,
         payment_id=row["payment_id"],
     )
@@ -384,6 +401,27 @@ def _step_row(one: Written, now: datetime) -> tuple[Any, ...]:
     )
 
 
+async def close_grants(unit: Unit, denomination: str, gone: Sequence[Grant]) -> None:
+    """Write grants that are over, and no other: what usage took of them is burned, and what it took else is not yet.
+
+    Others may have to be seen as of an earlier moment still, by a renewal that is late.
+    """
+    if not gone:
+        return
+    account_id, ids = gone[0].account_id, [grant.id for grant in gone]
+    before: int = await unit.fetchval(
+        "select sum(units_left)::bigint from balance_grant where account_id = $1 and id = any($2)", account_id, ids
+    )
+    await put_grants(unit, gone)
+    await unit.execute(
+        "update balance set burned = burned + least($3, greatest(0, arrived - amount - burned))"
+        " where account_id = $1 and denomination = $2",
+        account_id,
+        denomination,
+        before - sum(grant.left for grant in gone),
+    )
+
+
 async def end_grants(unit: Unit, state: AccountState, *, tick: int, now: datetime) -> int:
     """End the grants of an account that this unit has locked whose time is over, each as of its own date; how many."""
     due = await unit.fetch(
@@ -396,10 +434,9 @@ async def end_grants(unit: Unit, state: AccountState, *, tick: int, now: datetim
     for row in due:
         standing = await read_standing(unit, state.account_id, Moment(row["expires_at"]))
         purse = standing.purses[row["denomination"]]
-        after, gone, made = expired(purse, state, at=row["expires_at"], tick=tick, now=now)
+        _, gone, made = expired(purse, state, at=row["expires_at"], tick=tick, now=now)
         await ledger.save_moves(unit, state, tick, () if made is None else (made,), now)
-        await put_grants(unit, (*gone, *after.grants))
-        await put_burned(unit, {(state.account_id, purse.denomination): after.burned})
+        await close_grants(unit, purse.denomination, gone)
         if made is not None:
             state = state._replace(balances={**state.balances, purse.denomination: made[0]})
         tick += 1
@@ -421,6 +458,8 @@ async def carry_out(
     if is_late and step.kind == "renewal" and step.period and step.period.end_at and step.period.end_at <= now:
         standing = await read_standing(unit, account_id, Moment(now, state.tick))
         step = late(step, standing.around_of(step, state, now))
+        # Seen as of now, the purses hold what was paid already.
+        paid = 0
     around = standing.around_of(step, state, step.at)
     terms = await read_terms(unit, state.environment_id, account_id, step.subscription)
     effect = effect_of(step, around, state, terms, tick=tick, paid=paid, now=now)
@@ -544,6 +583,16 @@ async def read_subscriptions(reader: Reader, account_ids: Sequence[int]) -> dict
     return {row["account_id"]: _of_row(row) for row in rows}
 
 
+async def is_step_paid_by(reader: Reader, account_id: int, payment_id: int) -> bool:
+    """Whether a payment has paid for a step; where the plan had changed before it came in, it has not."""
+    found: bool = await reader.fetchval(
+        "select exists (select from subscription_step where account_id = $1 and payment_id = $2)",
+        account_id,
+        payment_id,
+    )
+    return found
+
+
 async def list_steps(reader: Reader, account_id: int, page: Page) -> list[StoredStep]:
     """What was done to an account's plan, newest first."""
     rows = await reader.fetch(
@@ -616,11 +665,11 @@ async def wait_for(unit: Unit, account_id: int, payment_id: int) -> None:
 async def accounts_behind(
     reader: Reader, environment_id: int, plan_id: int, version_id: int, *, after: int, limit: int
 ) -> list[int]:
-    """Accounts that run on another version of a plan than this one, and are not to change to it; by id."""
+    """Accounts that run on another version of a plan than this one, and have nothing scheduled; by id."""
     rows = await reader.fetch(
         "select account_id from subscription where environment_id = $1 and plan_id = $2 and account_id > $4"
         " and status in ('trialing', 'active', 'past_due', 'paused') and version_id <> $3"
-        " and (scheduled is null or (scheduled ->> 'version_id')::bigint <> $3) order by account_id limit $5",
+        " and not cancels_at_end and scheduled is null order by account_id limit $5",
         environment_id,
         plan_id,
         version_id,
