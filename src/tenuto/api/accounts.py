@@ -17,6 +17,7 @@ from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import Payment, RefillCaps
 from tenuto.core.plan import SCHEMES
+from tenuto.core.subscription import FAILED_RENEWALS
 from tenuto.engine import Answer, Once
 from tenuto.service import accounts as service
 from tenuto.service import cards, subscriptions
@@ -48,7 +49,6 @@ LATE_MAX: Final = timedelta(days=3650)
 AHEAD_MAX: Final = timedelta(days=1)
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
 TOKEN_MAX: Final = 255
-FAILED_RENEWALS: Final = ("past_due", "pause", "cancel")
 
 
 class CompanyIn(msgspec.Struct, forbid_unknown_fields=True):

@@ -42,6 +42,9 @@ PRORATION_BOOK: Final = "proration"
 GRANT_BOOK: Final = "grant"
 EXPIRY_BOOK: Final = "expiry"
 
+TAKEN_BOOKS: Final = (USAGE_BOOK, OVERAGE_BOOK)
+"""The books of what events take; what moves a balance by any other book has arrived on it."""
+
 
 class Balance(NamedTuple):
     """One number per account and denomination, in smallest units.

@@ -196,6 +196,10 @@ NEW_PERIOD: Final = -1
 """The id of a period that gets its own when the step is carried out."""
 
 
+FAILED_RENEWALS: Final = ("past_due", "pause", "cancel")
+"""What may become of a plan whose renewal was refused for good."""
+
+
 def failed_renewal(money: Mapping[str, Any]) -> str:
     """What the company does about a plan whose renewal was refused for good: past_due, pause or cancel."""
     found: str = money.get("plans", {}).get("failed_renewal", "past_due")
@@ -207,6 +211,11 @@ def basis_of(subscription: Subscription | None) -> str:
     if subscription is None or not subscription.is_running:
         return ""
     return f"{subscription.period_id}/{subscription.version_id}/{subscription.override_id}/{subscription.number}"
+
+
+def still_holds(settings: Mapping[str, Any] | None, known: Subscription | None) -> bool:
+    """Whether a plan still is what the step that a payment carries was worked out on."""
+    return bool((settings or {}).get("basis") == basis_of(known))
 
 
 def due(anchor: datetime, number: int, cadence: Cadence, zone: tzinfo) -> datetime | None:

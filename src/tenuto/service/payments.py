@@ -39,7 +39,7 @@ from tenuto.core.payment import (
     voided,
 )
 from tenuto.core.refill import SETTINGS, Refill, begun_monthly, filled, parked
-from tenuto.core.subscription import basis_of, failed_renewal
+from tenuto.core.subscription import failed_renewal, still_holds
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefused, GatewayUnclear, Intent
 from tenuto.store import accounts, due, invoices, ledger, payments, refills, subscriptions
@@ -251,7 +251,7 @@ async def _stopped(unit: Unit, payment: Payment, card: payments.Chargeable | Non
 async def _is_as_planned(unit: Unit, payment: Payment) -> bool:
     """Whether the plan still is what a payment's step was worked out on."""
     known = await subscriptions.read_subscription(unit, payment.account_id)
-    return bool((payment.settings or {}).get("basis") == basis_of(known))
+    return still_holds(payment.settings, known)
 
 
 async def _is_owed(unit: Unit, payment: Payment) -> bool:
@@ -429,7 +429,7 @@ async def _do_step(engine: Engine, unit: Unit, payment: Payment, now: datetime) 
     """
     account_id, settings = payment.account_id, payment.settings or {}
     known = await subscriptions.read_subscription(unit, account_id)
-    if settings.get("basis") != basis_of(known):
+    if not still_holds(settings, known):
         _log.error("payment", payment=payment.id, account=account_id, outcome="plan changed meanwhile")
         return
     step = subscriptions.step_of_json(settings["step"])

@@ -18,7 +18,7 @@ from tenuto.core.effect import Effect, Way, as_paid, effect_of
 from tenuto.core.event import AccountState
 from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import RETRIES, PaymentReason, retried
-from tenuto.core.subscription import Offer, Step, Subscription, basis_of, failed_renewal
+from tenuto.core.subscription import Offer, Step, Subscription, failed_renewal, still_holds
 from tenuto.engine import Engine
 from tenuto.store import accounts, due, ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
@@ -247,7 +247,7 @@ async def _retry(unit: Unit, found: _Due, known: Subscription) -> bool:
     held = await payments.read_payment(unit, known.account_id, known.payment_id)
     if held is None or held.payment.status != "failed" or held.payment.reason != "plan_renewal":
         return False
-    if (held.payment.settings or {}).get("basis") != basis_of(known):
+    if not still_holds(held.payment.settings, known):
         # Other terms were agreed since: it is worked out anew.
         return False
     await payments.update_payment(unit, retried(held.payment, now=found.now), found.now)

@@ -32,8 +32,8 @@ from tenuto.core.plan import CADENCES, merged, plan_terms, refuse_prices
 from tenuto.core.subscription import RUNNING, SOLD, due
 
 from .audit_money import compared, listed, orphans, posted
-from .audit_queries import TAKEN
 from .database import Record
+from .records import TAKEN
 
 COUNTS: Final = """
 select (select count(*) from plan) as plans,

@@ -13,7 +13,7 @@ from tenuto.core.event import HOLD_LIFE
 from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK
 from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
 
-from .records import REASONS, STATES, TAGS
+from .records import REASONS, STATES, TAGS, TAKEN
 
 DIGEST_BYTES: Final = 16
 """Bytes of a key's digest."""
@@ -72,8 +72,6 @@ SPILT: Final = f"""spilt as not materialized (
     from event_charge where prior -> 'overage' is not null
 )"""
 
-# The books of what events take (ledger.TAKEN_BOOKS).
-TAKEN: Final = f"('{USAGE_BOOK}', '{OVERAGE_BOOK}')"
 
 # Every charge that a usage transaction was made for and still names it: as the event stands, and as it stood before it
 # was taken back. Only of a hold that was settled and then taken back is the settlement in neither.

@@ -28,14 +28,14 @@ from tenuto.core.invoice import (
     relief,
     settle,
 )
-from tenuto.core.ledger import OVERAGE_BOOK, REFILL_BOOK, USAGE_BOOK
+from tenuto.core.ledger import REFILL_BOOK, USAGE_BOOK
 from tenuto.core.money import ZERO, Exact, fraction_text, parse_fraction, plus
 from tenuto.core.payment import Payment
 
 from .accounts import update_account
 from .database import Reader, Record, Unit
 from .payments import older
-from .records import Page, Whose, decoded, load_events, quantity_text
+from .records import TAKEN, Page, Whose, decoded, load_events, quantity_text
 
 _COLUMNS: Final = Invoice._fields
 _JSON: Final = ("seller", "customer")
@@ -521,8 +521,6 @@ GATHER_SECONDS: Final = 25
 
 _HOLD_MARGIN: Final = 7_200_000_000
 """Microseconds: an event is complete at most an hour after its id was given, which is its hold's life; twice that."""
-
-TAKEN: Final = f"('{USAGE_BOOK}', '{OVERAGE_BOOK}')"
 
 # Charges of one account ($1) in one denomination ($2) with what the condition lets through.
 _CHARGE: Final = """

@@ -17,7 +17,7 @@ import msgspec
 
 from tenuto.core.catalog import EventPrice, PriceVersion, families_of, price_version
 from tenuto.core.event import AccountState, Charge, Decision, Event, Families, GatedEvent, OnPlan
-from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK, Balance, Transaction
+from tenuto.core.ledger import TAKEN_BOOKS, Balance, Transaction
 from tenuto.core.money import Exact, fraction_text, parse_fraction
 from tenuto.core.outcomes import Refusal
 from tenuto.core.plan import PlanTerms, plan_terms
@@ -172,9 +172,6 @@ async def save(
         await unit.copy_records_to_table("event", records=map(_copied, rows.events), columns=EventRow.__struct_fields__)
     return "low" in rows.rest
 
-
-TAKEN_BOOKS: Final = (USAGE_BOOK, OVERAGE_BOOK)
-"""The books of what events take; what moves a balance by any other book has arrived on it."""
 
 _SAVE: Final = "select tenuto_save($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _encode: Final = msgspec.json.Encoder().encode

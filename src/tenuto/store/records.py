@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tenuto.core.event import Charge, Event, GatedEvent, OverageOf, Prior, Reason, State, UsageEvent, as_of
+from tenuto.core.ledger import TAKEN_BOOKS
 from tenuto.core.money import Exact, parse_fraction
 
 from .database import Reader, Record
@@ -225,6 +226,10 @@ _REFILL_COLUMNS: Final = (
     *("refill_amount", "charge_amount", "charge_denomination", "threshold", "is_monthly", "last_at", "next_at"),
     "parked_code",
 )
+
+
+TAKEN: Final = "({})".format(", ".join(f"'{book}'" for book in TAKEN_BOOKS))
+"""SQL: the books of what events take."""
 
 
 class Whose(NamedTuple):

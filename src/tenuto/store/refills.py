@@ -10,7 +10,7 @@ import msgspec
 from tenuto.core.refill import Refill
 
 from .database import Reader, Record, Unit
-from .records import decoded
+from .records import TAKEN, decoded
 
 _COLUMNS: Final = Refill._fields
 _SELECT: Final = "select {} from refill r".format(", ".join(f"r.{name}" for name in _COLUMNS))
@@ -62,7 +62,7 @@ async def last_filling(reader: Reader, account_id: int, denomination: str) -> La
     row = await reader.fetchrow(
         "select f.amount as units, b.amount as held, ("
         " select coalesce(-sum(t.amount), 0)::bigint from transaction t where t.account_id = f.account_id"
-        " and t.denomination = f.denomination and t.seq > f.seq and t.book in ('usage', 'overage')) as used"
+        f" and t.denomination = f.denomination and t.seq > f.seq and t.book in {TAKEN}) as used"
         " from transaction f join payment p on p.account_id = f.account_id and p.id = f.cause_id"
         " join balance b on b.account_id = f.account_id and b.denomination = f.denomination"
         " where f.account_id = $1 and f.denomination = $2 and f.book = 'refill' and f.amount > 0"

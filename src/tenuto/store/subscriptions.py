@@ -19,7 +19,7 @@ import msgspec
 from tenuto.core.effect import Effect, Way, effect_of, expired, plan_refills, way_of
 from tenuto.core.event import AccountState, credit_limit_of
 from tenuto.core.grant import Grant, Purse, as_before, burned_down
-from tenuto.core.ledger import OVERAGE_BOOK, USAGE_BOOK, Balance, open_balance
+from tenuto.core.ledger import Balance, open_balance
 from tenuto.core.lifecycle import late
 from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import Payment, PaymentReason
@@ -30,7 +30,7 @@ from tenuto.core.terms import Terms
 
 from . import accounts, ledger, payments, refills
 from .database import Reader, Record, Unit
-from .records import Page, decoded
+from .records import TAKEN, Page, decoded
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -122,7 +122,7 @@ class Standing:
         )
 
 
-_USED: Final = f"t.book in ('{USAGE_BOOK}', '{OVERAGE_BOOK}')"
+_USED: Final = f"t.book in {TAKEN}"
 # What a step moved counts from the step's date on, however late it was carried out: a card may have said yes, or a
 # sweep come by, after the next date.
 _DATED: Final = (
