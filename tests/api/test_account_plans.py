@@ -272,3 +272,48 @@ def test_what_is_agreed_holds_for_a_version_that_is_to_come(company: Company, ac
     assert company.call("PUT", f"/v1/accounts/{account_id}/plan/overrides", agreed).status == 200
     forward(company, 32)
     assert charges(company, account_id)[-1] == ("plan_renewal", "succeeded", 700)
+
+
+def test_what_was_given_back_is_not_refunded_too(company: Company, account_id: str) -> None:
+    company.start(account_id, company.plan(**BASIC))
+    payment_id = company.call("GET", f"/v1/accounts/{account_id}/payments").data[0]["id"]
+    company.start(account_id, company.plan(renewals={"MONTHLY": {"amount": 0}}), scheme="ariel")
+    credit = amounts(company, account_id)["USD"]
+    assert 990 <= credit <= 1000
+    refused = company.call("POST", f"/v1/payments/{payment_id}/refund", {"amount": 11})
+    assert (refused.status, refused.code) == (422, "refund_exceeds_payment")
+
+
+def test_a_voided_invoice_gives_nothing_back_a_second_time(company: Company) -> None:
+    account_id = company.account()
+    company.call("PUT", f"/v1/accounts/{account_id}/invoicing", {"currency": "USD"})
+    company.start(account_id, company.plan(**PRO))
+    draft = company.call("POST", f"/v1/accounts/{account_id}/invoices", {"currency": "USD"})
+    invoice_id = draft.data["id"]
+    for verb in ("finalize", "void"):
+        assert company.call("POST", f"/v1/invoices/{invoice_id}/{verb}").status == 200
+    assert amounts(company, account_id)["USD"] == 0
+    ended = company.call("POST", f"/v1/accounts/{account_id}/cancelplan", {"at_period_end": False, "prorate": True})
+    assert (ended.status, amounts(company, account_id)["USD"]) == (200, 0)
+
+
+def test_units_that_end_with_a_change_do_not_pay_for_it(company: Company) -> None:
+    account_id = company.account()
+    company.start(account_id, company.plan(renewals={"MONTHLY": {"amount": 0}}, balances={"USD": {"amount": 5000}}))
+    refused = change(company, account_id, company.plan(**PRO), scheme="ariel")
+    assert (refused.status, refused.code) == (402, "payment_method_required")
+
+
+def test_little_by_little_is_not_for_nothing(company: Company) -> None:
+    account_id = company.account()
+    seats = {"seats": {"amount": 0, "variable_amount_cost": 40}}
+    plan_id = company.start(account_id, company.plan(renewals={"MONTHLY": {"amount": 0}}, balances=seats))
+    more = {"plan_variable_amounts": {"seats": 1}, "scheme": "snow_white"}
+    refused = change(company, account_id, plan_id, **more)
+    assert (refused.status, refused.code) == (402, "payment_method_required")
+    company.card(account_id)
+    for number in (1, 2, 3):
+        company.start(account_id, plan_id, **{**more, "plan_variable_amounts": {"seats": number}})
+    # 40 were carried, then 80 charged, and 40 are carried again.
+    assert [amount for _, _, amount in charges(company, account_id)] == [80]
+    assert amounts(company, account_id) == {"USD": -40, "seats": 3}

@@ -9,13 +9,13 @@ from typing import Any, Final
 import pytest
 
 from tenuto.core.cards import maximum
-from tenuto.core.effect import Way, effect_of, expired, on_card, plan_refills, way_of
+from tenuto.core.effect import Way, as_paid, effect_of, expired, on_card, plan_refills, way_of
 from tenuto.core.ledger import OVERAGE_BOOK
 from tenuto.core.lifecycle import cancelled, started
 from tenuto.core.money import BALANCE_MAX, parse_fraction
 from tenuto.core.outcomes import Refusal
 from tenuto.core.refill import new_refill
-from tenuto.core.subscription import Offer, Step
+from tenuto.core.subscription import Offer, Step, StepKind
 from tests.core.plan_life import PlanLife, offer_of, sold
 
 APRIL: Final = datetime(2030, 4, 1, tzinfo=UTC)
@@ -227,10 +227,35 @@ def test_how_a_charge_is_paid(offer: Offer, balance: dict[str, Any], limit: int,
     assert way_of(step, around, has_card=has_card, limit=limit) == way
 
 
-@pytest.mark.parametrize(("charge", "has_card", "way"), [(49, True, "none"), (49, False, "none"), (50, True, "card")])
-def test_what_is_below_a_cards_minimum_is_carried(charge: int, way: Way, *, has_card: bool) -> None:
-    step, around = asked(BASIC, 0)
-    assert way_of(replace(step, charge=charge), around, has_card=has_card, limit=0) == way
+# charge, what the balance owes, what the step is, whether there is a card: how it is paid, and what is charged then.
+LITTLE: Final[list[tuple[int, int, StepKind, bool, Way | None, int]]] = [
+    (49, 0, "start", True, "none", 0),
+    (49, 0, "start", False, None, 0),
+    (49, 0, "renewal", False, "none", 0),
+    (49, 0, "cancel", True, "none", 0),
+    (50, 0, "start", True, "card", 50),
+    (49, 1, "change", True, "card", 50),
+    (40, 30, "change", True, "card", 70),
+    (100_000_000, 0, "change", True, None, 0),
+    (100_000_000, 0, "renewal", True, "card", 99_999_999),
+]
+
+
+@pytest.mark.parametrize(("charge", "owed", "kind", "has_card", "way", "charged"), LITTLE)
+def test_what_is_too_little_or_too_much_for_a_card(
+    charge: int, owed: int, kind: StepKind, way: Way | None, charged: int, *, has_card: bool
+) -> None:
+    step, around = asked(BASIC, -owed)
+    step = replace(step, charge=charge, kind=kind)
+    if way is None:
+        with pytest.raises(Refusal):
+            way_of(step, around, has_card=has_card, limit=0)
+        return
+    assert way_of(step, around, has_card=has_card, limit=0) == way
+    paid = as_paid(step, way, around.state.balances.get("USD"))
+    assert paid.charge == charged
+    is_with_debt = way == "card" and charge < 50
+    assert [line.amount for line in paid.lines if line.kind == "owed"] == ([owed] if is_with_debt else [])
 
 
 REFUSED: Final[dict[str, tuple[Offer, dict[str, Any], int, str, dict[str, Any]]]] = {

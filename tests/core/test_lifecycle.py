@@ -12,7 +12,7 @@ import pytest
 from tenuto.core import lifecycle
 from tenuto.core.ledger import OVERAGE_BOOK
 from tenuto.core.outcomes import Refusal
-from tenuto.core.plan import Scheme
+from tenuto.core.plan import Scheme, checked_units
 from tenuto.core.subscription import Offer, Step, Subscription
 from tests.core.plan_life import PlanLife, offer_of, sold
 
@@ -632,3 +632,76 @@ def test_the_difference_is_not_added_to_what_was_not_paid() -> None:
     life.card = "no"
     life.wait(days=33)
     assert refused(lambda: life.change(PRO, "snow_white")) == "plan_not_paid"
+
+
+# --- what a hostile reader tried --------------------------------------------------------------------------------------
+
+
+def test_what_is_sold_without_a_trial_is_sold_in_a_trial_too() -> None:
+    life = begun(TRIAL)
+    life.use("tokens", 1000)
+    life.change(PRO, "ariel")
+    assert (told(life.last), life.running.status) == ({"plan": 4000}, "active")
+    assert held(life) == (5000, 0, 4000)
+
+
+def test_what_a_trial_has_left_of_units_ends_though_they_roll_over() -> None:
+    life = begun(offer_of(20, sold("Rolls", 1000, 1000, trial_days=10, rollover=True)))
+    life.wait(days=10)
+    assert held(life) == (1000, 0, 1000)
+
+
+def test_a_minimum_is_not_left_by_snow_white() -> None:
+    life = begun(LEAST)
+    assert refused(lambda: life.change(offer_of(21, sold("Less", 1000, 0)), "snow_white")) == "invalid_field"
+
+
+def test_a_period_that_is_over_is_not_added_to() -> None:
+    life = begun(BASIC)
+    life.card = "no"
+    life.wait(days=29)
+    life.now = life.running.period_end or life.now
+    assert refused(lambda: life.do(lambda around: lifecycle.changed(PRO, "snow_white", around), PRO)) == "plan_not_paid"
+
+
+def test_ariel_settles_what_overage_owes() -> None:
+    life = begun(BASIC)
+    life.use("USD", 300)
+    life.change(PRO, "ariel")
+    assert (told(life.last)["owed"], life.amount("USD")) == (300, 0)
+
+
+def test_a_paused_plan_can_be_ended_with_its_period() -> None:
+    life, trial = begun(BASIC), begun(TRIAL)
+    for one in (life, trial):
+        one.do(lifecycle.paused)
+        one.cancel(at_end=True)
+        one.wait(days=31)
+        assert one.running.status == "cancelled"
+
+
+def test_a_plan_that_waits_for_a_card_can_be_ended() -> None:
+    around = begun(BASIC).around()
+    waiting = lifecycle.pending(BASIC, around)
+    step = lifecycle.cancelled(around._replace(subscription=waiting), at_end=True, prorates=False)
+    assert (step.kind, step.subscription.status, step.is_now) == ("cancel", "cancelled", False)
+
+
+def test_units_that_are_held_are_neither_given_back_nor_taken() -> None:
+    life = begun(BASIC)
+    around = life.around()
+    tokens = around.state.balances["tokens"]._replace(pending=400)
+    state = around.state._replace(balances={**around.state.balances, "tokens": tokens})
+    step = lifecycle.cancelled(around._replace(state=state), at_end=False, prorates=True)
+    assert (step.credit, step.cancelled) == (600, {"tokens": 600})
+
+
+def test_what_was_refunded_is_not_given_back() -> None:
+    around = begun(BASIC).around()
+    assert lifecycle.cancelled(around._replace(refunded=700), at_end=False, prorates=True).credit == 300
+
+
+def test_no_more_can_be_chosen_than_a_balance_may_get() -> None:
+    terms = sold("Seats", 1000, {"seats": {"amount": 1, "variable_amount_cost": 0}})
+    assert checked_units(terms, {"seats": 10**15 - 1}) == {"seats": 10**15 - 1}
+    assert refused(lambda: checked_units(terms, {"seats": 10**15})) == "out_of_range"

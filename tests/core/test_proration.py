@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from tenuto.core.grant import left_of
 from tenuto.core.ledger import OVERAGE_BOOK
 from tenuto.core.proration import (
     charged,
@@ -16,13 +17,14 @@ from tenuto.core.proration import (
     given_in,
     granted,
     minimum_lines,
+    modified_credit,
     owed_lines,
     plan_lines,
     refill_credit,
     setup_lines,
     unused_credit,
 )
-from tenuto.core.subscription import Around, Line, Offer
+from tenuto.core.subscription import Around, Line, Offer, Subscription, basis_of, still_holds
 from tests.core.plan_life import PlanLife, offer_of, sold
 
 APRIL: Final = datetime(2030, 4, 1, tzinfo=UTC)
@@ -316,3 +318,32 @@ def test_money_that_was_given_otherwise_is_no_credit_of_a_change() -> None:
     life.give("USD", 700)
     life.adjust("USD", 700)
     assert earlier_credit(life.around(), "USD", 1000) == 0
+
+
+def test_what_a_modified_month_gives_back() -> None:
+    around = living(BOTH).around()
+    assert around.period is not None
+    nobody = around._replace(period=None)
+    unpaid = around._replace(subscription=replace(begun_subscription(around), status="past_due"))
+    assert [modified_credit(one, "tokens") for one in (nobody, unpaid)] == [0, 0]
+    # It gave images too: they count, as for a change by ariel.
+    assert modified_credit(around, "tokens") == unused_credit(around)
+    alone = around._replace(purses={"tokens": around.purse("tokens")})
+    left = left_of(around.purse("tokens").grants)
+    gave = sum(grant.units for grant in around.purse("tokens").grants)
+    assert modified_credit(alone, "tokens") == around.period.price * left // gave
+    year = living(YEAR).around()
+    assert modified_credit(year, "tokens") == unused_credit(year)
+
+
+def begun_subscription(around: Around) -> Subscription:
+    assert around.subscription is not None
+    return around.subscription
+
+
+def test_a_step_holds_while_the_plan_is_what_it_was_worked_out_on() -> None:
+    known = begun_subscription(living(BOTH).around())
+    assert still_holds({"basis": basis_of(known)}, known)
+    assert not still_holds({"basis": basis_of(known)}, replace(known, override_id=5))
+    assert not still_holds(None, known)
+    assert still_holds({"basis": ""}, None)

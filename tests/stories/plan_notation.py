@@ -76,7 +76,8 @@ SWEEPS: Final[tuple[tuple[Callable[..., Awaitable[int]], tuple[due.Due, ...]], .
 )
 _OPTIONS: Final = {"trial": "trial_days", "setup": "setup_fee", "minimum": "minimum_spend", "cap": "spend_cap"}
 _STEPS: Final = """
-select s.id, s.kind, s.for_at, s.period_id, s.lines, case s.kind when 'cancel' then s.charge else p.amount end as paid, s.denomination,
+select s.id, s.kind, s.for_at, s.period_id, s.lines, s.denomination,
+    case s.kind when 'cancel' then s.charge else p.amount end as paid,
     coalesce((select json_agg(json_build_array(t.book, t.denomination, t.amount) order by t.id) from transaction t
         where t.account_id = s.account_id and t.cause_id = s.id), '[]')::text as moves
 from subscription_step s left join payment p on p.account_id = s.account_id and p.id = s.payment_id

@@ -27,7 +27,7 @@ from .money import Exact, allocate, is_fiat
 from .outcomes import Refusal
 from .plan import PlanTerms
 from .refill import Refill, new_refill
-from .subscription import NEW_PERIOD, SOLD, Around, Period, Step, Subscription
+from .subscription import NEW_PERIOD, SOLD, Around, Line, Period, Step, Subscription
 
 _TYPES: Final[Mapping[str, str]] = {"start": "PLAN_START", "renewal": "PLAN_RENEWAL", "refill": "PLAN_RENEWAL"}
 _SAID: Final[Mapping[str, str]] = {
@@ -153,22 +153,16 @@ def way_of(step: Step, around: Around, *, has_card: bool, limit: int) -> Way:
     balance = around.state.balances.get(name) or open_balance(name)
     # Earlier credit is on that balance already: it lowers what a card is asked for, not what the balance has to hold.
     required = charge + step.credit_used + (balance.residue.numerator > 0)
+    # Units that end with the step cannot pay for it.
+    held = balance.available - step.cancelled.get(name, 0)
     if is_fiat(name):
-        if charge < minimum(name):
-            return "none"
-        if has_card:
-            if charge > maximum(name):
-                raise Refusal("amount_not_chargeable", minimum=minimum(name), maximum=maximum(name))
-            return "card"
-        if required > balance.available:
-            raise Refusal("payment_method_required")
-        return "balance"
-    room = balance.available + limit
+        return _way_of_money(step, name, owed=max(0, -balance.amount), has_card=has_card, is_held=required <= held)
+    room = held + limit
     if required > room:
         raise Refusal(
             "credit_limit_reached" if limit > 0 else "insufficient_balance",
             denomination=name,
-            available=balance.available,
+            available=held,
             pending=balance.pending,
             required=required,
             shortfall=required - room,
@@ -176,15 +170,34 @@ def way_of(step: Step, around: Around, *, has_card: bool, limit: int) -> Way:
     return "balance"
 
 
-def as_paid(step: Step, way: Way) -> Step:
-    """The step with what is really charged now."""
-    match way:
-        case "none":
-            return replace(step, charge=0)
-        case "card":
-            return replace(step, charge=on_card(step.charge, step.denomination))
-        case _:
-            return step
+def _way_of_money(step: Step, currency: str, *, owed: int, has_card: bool, is_held: bool) -> Way:
+    """How money is paid. What nobody waits for goes on: carried as owed where a card cannot be charged it."""
+    is_awaited = step.kind not in {"renewal", "cancel"}
+    if step.charge < minimum(currency):
+        if not is_awaited or (has_card and step.charge + owed < minimum(currency)):
+            return "none"
+    elif step.charge > maximum(currency) and is_awaited:
+        raise Refusal("amount_not_chargeable", minimum=minimum(currency), maximum=maximum(currency))
+    if has_card:
+        return "card"
+    if not is_held:
+        raise Refusal("payment_method_required")
+    return "balance"
+
+
+def as_paid(step: Step, way: Way, balance: Balance | None) -> Step:
+    """The step with what is really charged now; ``balance`` is the one of its denomination.
+
+    A little that was carried goes with what reaches the card's minimum; what is above its maximum stays owed.
+    """
+    name, charge = step.denomination, step.charge
+    if way != "card":
+        return step if way == "balance" else replace(step, charge=0)
+    if charge < minimum(name):
+        owed = 0 if balance is None else max(0, -balance.amount)
+        line = Line("owed", f"Owed on the {name} balance", owed, name)
+        return replace(step, charge=on_card(charge + owed, name), lines=(*step.lines, line))
+    return replace(step, charge=on_card(min(charge, maximum(name)), name))
 
 
 def on_card(charge: int, currency: str) -> int:

@@ -44,7 +44,7 @@ from .subscription import NEW_PERIOD, Around, Line, Offer, Period, Step, StepKin
 def started(offer: Offer, around: Around) -> Step:
     """An account begins with a plan: charged at once, or after a trial that it has once."""
     terms, at = offer.terms, around.at
-    is_trial = terms.trial_days > 0 and not around.had_trial and offer.cadence != "ONE_OFF"
+    is_trial = _has_trial(offer) and not around.had_trial
     lines = [] if is_trial else [*plan_lines(offer), *setup_lines(terms)]
     fresh = _subscription(offer, around)
     if is_trial:
@@ -150,8 +150,10 @@ def _added(offer: Offer, around: Around) -> Step:
         raise invalid(
             "scheme", f"snow_white charges a difference, and the plan in force is paid in {period.denomination}."
         )
-    if before.status == "past_due":
+    if before.status == "past_due" or (before.period_end is not None and before.period_end <= around.at):
         raise Refusal("plan_not_paid")
+    if offer.terms.minimum_spend != old.minimum_spend:
+        raise invalid("scheme", "snow_white keeps the period, and what is to be spent in it; use ariel.")
     given = given_in(around, period.id)
     units = included(offer.terms, offer.units)
     smaller = [name for name in given if units.get(name, 0) < given[name]]
@@ -187,22 +189,24 @@ def _added(offer: Offer, around: Around) -> Step:
         granted=more,
         until_at=before.refill_at or before.period_end,
         period=raised,
-        subscription=_onto(before, offer),
+        subscription=replace(_onto(before, offer), next_at=next_of(_onto(before, offer))),
     )
 
 
 def restarted(offer: Offer, around: Around, credit: int, *, kind: StepKind, scheme: Scheme | None) -> Step:
     """The old period ends here, ``credit`` of its price is given back, and a new one begins with the whole new price.
 
-    What a trial has left of time is kept: the change only swaps what it is a trial of.
+    What a trial has left of time is kept: the change only swaps what it is a trial of; but what is sold without a trial
+    is sold. A new period settles what the balance owes, like a renewal.
     """
     before, period = _unpaused(around), around.period
     assert period is not None
-    if period.is_trial and period.end_at is not None and period.end_at > around.at:
+    if period.is_trial and period.end_at is not None and period.end_at > around.at and _has_trial(offer):
         return _swapped(offer, around, kind, scheme)
     lines = [*plan_lines(offer), *minimum_lines(around, credit, is_whole=False)]
     if period.is_trial:
         lines += setup_lines(offer.terms)
+    lines += owed_lines(around, offer.terms.denomination)
     if credit:
         lines.append(Line("proration", "Unused part of the period that ends", -credit, period.denomination))
     fresh = replace(_onto(before, offer), status="active", anchor_at=around.at, number=0)
@@ -221,12 +225,17 @@ def _swapped(offer: Offer, around: Around, kind: StepKind, scheme: Scheme | None
 
 def cancelled(around: Around, *, at_end: bool, prorates: bool) -> Step:
     """The plan ends: with its period, or now, with what is unused given back where ``prorates`` says so."""
+    if around.subscription is not None and around.subscription.status == "pending_card":
+        return replace(_forgotten(around.subscription, around), kind="cancel")
     before, period, terms = _running(around), around.period, around.terms
     assert period is not None
     assert terms is not None
     is_over = before.period_end is not None and around.at >= before.period_end
     if at_end and not is_over:
         after = replace(before, cancels_at_end=True, scheduled=None)
+        if after.status == "paused":
+            # A pause would keep it from its end.
+            after = replace(after, status="trialing" if period.is_trial else "active")
         return replace(_only(after, terms.denomination, around), kind="cancel")
     credit = unused_credit(around) if prorates else 0
     lines = [*minimum_lines(around, credit, is_whole=is_over), *owed_lines(around, period.denomination)]
@@ -257,6 +266,13 @@ def cancelled(around: Around, *, at_end: bool, prorates: bool) -> Step:
         closes=replace(period, ended_at=around.at, credited=credit),
         subscription=after,
     )
+
+
+def _forgotten(waiting: Subscription, around: Around) -> Step:
+    """A plan that waits for a card waits no longer."""
+    assert around.terms is not None
+    after = replace(waiting, status="cancelled", next_at=None, ended_at=around.at)
+    return Step(kind="cancel", at=around.at, denomination=around.terms.denomination, subscription=after)
 
 
 def paused(around: Around) -> Step:
@@ -338,6 +354,10 @@ def _unpaused(around: Around) -> Subscription:
     if found.status == "paused":
         raise Refusal("plan_not_active", status=found.status)
     return found
+
+
+def _has_trial(offer: Offer) -> bool:
+    return offer.terms.trial_days > 0 and offer.cadence != "ONE_OFF"
 
 
 def _onto(subscription: Subscription, offer: Offer) -> Subscription:
@@ -425,8 +445,9 @@ def _step(
     old, denomination, price = around.period, offer.terms.denomination, 0 if is_trial else offer.price
     ends, closes = Ending({}, {}, ()), None
     if around.subscription is not None and around.subscription.is_running and around.terms is not None:
-        ends = ending(around, around.terms, rolls_over=kind == "renewal")
         assert old is not None
+        # What a trial has left of units ends with it.
+        ends = ending(around, around.terms, rolls_over=kind == "renewal" and not old.is_trial)
         ended_at = min(around.at, old.end_at or around.at)
         closes = replace(old, ended_at=ended_at, credited=old.credited + credit)
     period = Period(

@@ -137,6 +137,8 @@ def checked_units(terms: PlanTerms, chosen: Mapping[str, int]) -> dict[str, int]
         balance = terms.balances.get(name)
         if balance is None or balance.variable_cost is None:
             raise invalid(f"plan_variable_amounts.{name}", "is no balance of this plan whose amount can be chosen.")
+        if balance.amount + chosen[name] > AMOUNT_MAX:
+            raise invalid(f"plan_variable_amounts.{name}", f"come to more than {AMOUNT_MAX} units.", "out_of_range")
     return {name: units for name, units in chosen.items() if units}
 
 

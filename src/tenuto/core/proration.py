@@ -56,7 +56,7 @@ def modified_credit(around: Around, denomination: str) -> int:
     given = given_in(around, period.id)
     if subscription.refill_number or set(given) - {denomination}:
         return unused_credit(around)
-    left = left_of(around.purse(denomination).of_period(period.id))
+    left = left_of(around.purse(denomination).of_period(period.id)) - held_of(around, denomination)
     return refill_credit(_kept(around, period), given.get(denomination, 0), left)
 
 
@@ -97,8 +97,14 @@ def _units_left(around: Around, period: Period) -> list[Exact]:
         gave = max(sum(grant.units for grant in grants), every.get(name, 0)) if times else sum(g.units for g in grants)
         total = gave + every.get(name, 0) * max(0, times - 1)
         if total:
-            shares.append(Exact(min(left_of(grants) + later, total), total))
+            shares.append(Exact(min(max(0, left_of(grants) - held_of(around, name)) + later, total), total))
     return shares
+
+
+def held_of(around: Around, name: str) -> int:
+    """Units that holds reserve: they may be used still, so they are neither given back nor taken away."""
+    balance = around.state.balances.get(name)
+    return 0 if balance is None else balance.pending
 
 
 def given_in(around: Around, period_id: int) -> dict[str, int]:
@@ -118,7 +124,8 @@ class Ending(NamedTuple):
 def ending(around: Around, terms: PlanTerms, *, rolls_over: bool) -> Ending:
     """The grants of the plan that end here with their units.
 
-    ``rolls_over``: units that the plan lets roll over stay; not so where they are given back for money.
+    ``rolls_over``: units that the plan lets roll over stay. Not so where they are given back for money: then those
+    stay that holds reserve, for they are not given back.
     """
     cancelled_units: dict[str, int] = {}
     remaining: dict[str, int] = {}
@@ -130,8 +137,9 @@ def ending(around: Around, terms: PlanTerms, *, rolls_over: bool) -> Ending:
         left = left_of(grants)
         if left:
             remaining[name] = left
-        if left and not (rolls_over and balance is not None and balance.rollover):
-            cancelled_units[name] = left
+        gone = left if rolls_over else max(0, left - held_of(around, name))
+        if gone and not (rolls_over and balance is not None and balance.rollover):
+            cancelled_units[name] = gone
     return Ending(cancelled_units, remaining, tuple(ids))
 
 

@@ -66,12 +66,17 @@ async def begin_refund(
     if held is None:
         raise Refusal("not_found")
     under_way = [r for r in await payments.list_refunds(unit, account_id, payment_id) if r.status == "intended"]
+    credited = 0
+    if held.payment.reason == "invoice":
+        credited = await invoices.credited_of(unit, account_id, payment_id)
+    elif held.payment.reason in FOR_PLANS:
+        credited = min(held.payment.amount, await subscriptions.credited_of(unit, account_id, payment_id))
     back = returnable(
         held.payment,
         amount,
         promised=sum(refund.amount for refund in under_way),
         promised_units=sum(refund.units for refund in under_way),
-        credited=await invoices.credited_of(unit, account_id, payment_id) if held.payment.reason == "invoice" else 0,
+        credited=credited,
     )
     tick = max(engine.tick(), state.tick + 1)
     refund = Refund(

@@ -153,7 +153,7 @@ async def _renew_in(engine: Engine, unit: Unit, environment: Environment, asked:
         way = _way_of_renewal(environment, step, standing, state)
         if way == "card" and await _retry(unit, found, known):
             continue
-        step = as_paid(step, way)
+        step = as_paid(step, way, state.balances.get(step.denomination))
         if way == "card" and step.kind == "cancel":
             effect = await subscriptions.carry_out(unit, step, state, paid=0, payment_id=None, tick=found.tick, now=now)
             is_suspended = environment.capture_suspended or standing.is_suspended

@@ -97,7 +97,7 @@ async def _decided(
         raise Refusal("plan_change_in_progress", "A renewal is due; it goes first, in a moment.")
     step = replace(decide(standing, state, now), tick=state.tick)
     way = standing.way_of(step, state, environment.terms)
-    return Decided(as_paid(step, way), way, state, standing, now)
+    return Decided(as_paid(step, way, state.balances.get(step.denomination)), way, state, standing, now)
 
 
 async def preview_step(engine: Engine, environment: Environment, account_id: int, decide: Decide) -> Decided:

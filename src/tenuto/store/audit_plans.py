@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from tenuto.core.cards import to_stripe
+from tenuto.core.cards import maximum, to_stripe
 from tenuto.core.grant import CREDIT_PRIORITY, PLAN_PRIORITY
 from tenuto.core.ledger import EXPIRY_BOOK, GRANT_BOOK, PLAN_BOOK, PRORATION_BOOK
 from tenuto.core.money import AMOUNT_MAX, CURRENCY_EXPONENTS
@@ -88,6 +88,10 @@ _LEAST: Final = "case {} {} else 1 end".format(
 )
 
 
+_MOST: Final = "case {} {} else 0 end".format(
+    "s.denomination", " ".join(f"when '{name}' then {maximum(name)}" for name in sorted(CURRENCY_EXPONENTS))
+)
+
 # --- payments and steps -----------------------------------------------------------------------------------------------
 
 # Where the plan was no longer what the step had been worked out on, the money stays on the balance: then a step or an
@@ -144,6 +148,7 @@ summed as (
 told as (
     select s.account_id, s.id, s.kind, s.for_at, s.charge, s.credit, s.payment_id, coalesce(l.due, 0) as due,
         coalesce(l.back, 0) as back, coalesce(l.is_strange, false) as is_strange, {_LEAST} as least,
+        {_MOST} as most,
         count(*) over (partition by s.account_id, s.kind, s.for_at) as twins
     from subscription_step s left join summed l on l.account_id = s.account_id and l.id = s.id
 ),
@@ -155,7 +160,7 @@ judged as (
             when credit <> back or credit < 0 then format('credit %s, as its lines say', back)
             when kind in ('refill', 'cancel') and payment_id is not null then 'no payment: it waits for none'
             when kind = 'refill' and charge <> 0 then 'no charge: it has none'
-            when payment_id is not null and charge <> div(due + least - 1, least) * least
+            when payment_id is not null and charge <> div(due + least - 1, least) * least and charge <> most
                 then format('charge %s, as its lines say', due)
             when payment_id is null and charge not in (0, due) then format('charge 0 or %s, as its lines say', due)
             when kind in ('renewal', 'refill') and twins > 1 then 'one for its date'

@@ -8,7 +8,7 @@ holds the accounts' row locks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -159,9 +159,15 @@ select a.id, to_json(s) as subscription, to_json(p) as period,
             join payment z on z.account_id = r.account_id and z.id = r.payment_id
             where r.account_id = a.id and r.kind = 'dispute' and r.status = 'succeeded'
         ) n group by n.currency) i) as owed,
-    coalesce((select sum(z.refunded) from subscription_step x join payment z
-        on z.account_id = x.account_id and z.id = x.payment_id
-        where x.account_id = a.id and x.period_id = s.period_id), 0)::bigint as refunded,
+    (coalesce((select sum(r.amount) from subscription_step x join refund r
+        on r.account_id = x.account_id and r.payment_id = x.payment_id and r.kind = 'refund' and r.status <> 'failed'
+        where x.account_id = a.id and x.period_id = s.period_id), 0)
+    + coalesce((select sum(case i.status when 'void' then w.price else least(w.price, i.amount_credited) end)
+        from subscription_step x join invoice i on i.account_id = x.account_id and i.currency = x.denomination
+            and x.id > i.tick_from and x.id <= i.tick_to
+        cross join lateral (select coalesce(sum((l ->> 'amount')::bigint), 0) as price from json_array_elements(x.lines)
+            l where l ->> 'kind' in ('plan', 'variable')) w
+        where x.account_id = a.id and x.period_id = s.period_id and x.payment_id is null), 0))::bigint as refunded,
     (select json_agg(x.currency) from (
         select currency from invoice_terms where account_id = a.id
         union select currency from invoice where account_id = a.id and status = 'draft') x) as invoiced,
@@ -463,9 +469,15 @@ async def carry_out(
     around = standing.around_of(step, state, step.at)
     terms = await read_terms(unit, state.environment_id, account_id, step.subscription)
     effect = effect_of(step, around, state, terms, tick=tick, paid=paid, now=now)
-    if standing.subscription is not None and standing.subscription.payment_id not in {None, payment_id}:
+    known = standing.subscription
+    if known is not None and known.payment_id is not None and known.payment_id != payment_id:
         # What could not be paid is not asked for any more once something else has taken its place.
-        await payments.give_up(unit, account_id, standing.subscription.payment_id, now)
+        unpaid = await payments.read_payment(unit, account_id, known.payment_id)
+        await payments.give_up(unit, account_id, known.payment_id, now)
+        if unpaid is not None and unpaid.payment.status == "created" and effect.subscription.status == "past_due":
+            # It is worked out anew when the payment would have been tried again.
+            again = replace(effect.subscription, next_at=unpaid.payment.next_attempt_at)
+            effect = effect._replace(subscription=again)
     await write_effects(unit, [Written(step, effect, state, state.environment_id, payment_id)], now)
     if is_late and effect.subscription.status == "active":
         await accounts.unpause(unit, account_id, "plan", now)
@@ -583,6 +595,17 @@ async def read_subscriptions(reader: Reader, account_ids: Sequence[int]) -> dict
     return {row["account_id"]: _of_row(row) for row in rows}
 
 
+async def credited_of(reader: Reader, account_id: int, payment_id: int) -> int:
+    """What a change or an end has given back of the period that a payment paid for: that cannot be refunded too."""
+    found: int | None = await reader.fetchval(
+        "select p.credited from subscription_step s join subscription_period p on p.account_id = s.account_id"
+        " and p.id = s.period_id where s.account_id = $1 and s.payment_id = $2",
+        account_id,
+        payment_id,
+    )
+    return found or 0
+
+
 async def is_step_paid_by(reader: Reader, account_id: int, payment_id: int) -> bool:
     """Whether a payment has paid for a step; where the plan had changed before it came in, it has not."""
     found: bool = await reader.fetchval(
@@ -668,7 +691,7 @@ async def accounts_behind(
     """Accounts that run on another version of a plan than this one, and have nothing scheduled; by id."""
     rows = await reader.fetch(
         "select account_id from subscription where environment_id = $1 and plan_id = $2 and account_id > $4"
-        " and status in ('trialing', 'active', 'past_due', 'paused') and version_id <> $3"
+        " and status in ('trialing', 'active', 'paused') and version_id <> $3"
         " and not cancels_at_end and scheduled is null order by account_id limit $5",
         environment_id,
         plan_id,
