@@ -145,7 +145,10 @@ class Step:
 
 
 class Offer(NamedTuple):
-    """What an account is to be on: a version, in terms that may be agreed with it alone, how often, how much of it."""
+    """What an account is to be on: a version, in terms that may be agreed with it alone, how often, how much of it.
+
+    ``agrees``: what is agreed beside the version's own terms, where that is not written down yet for this version.
+    """
 
     plan_id: int
     version_id: int
@@ -153,6 +156,7 @@ class Offer(NamedTuple):
     terms: PlanTerms
     cadence: Cadence
     units: Mapping[str, int]
+    agrees: Mapping[str, Any] | None = None
 
     @property
     def price(self) -> int:

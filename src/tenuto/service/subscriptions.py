@@ -193,8 +193,8 @@ def new_offer(environment: Environment, ask: PlanAsk) -> Offer:
 async def next_offer(reader: Reader, environment: Environment, account_id: int, ask: PlanAsk) -> Offer:
     """What an account that may be on a plan is to be on: the plan's latest version, and the rest as it was.
 
-    What was agreed with the account stays agreed on its own plan, laid over the new version's terms; on another plan it
-    is over. A negative ``override_id`` says that these terms are yet to be written down (:func:`_kept`).
+    What was agreed with the account stays agreed on its own plan, laid over the new version's terms (to be written down
+    by :func:`_kept`); on another plan it is over.
     """
     known = await subscriptions.read_subscription(reader, account_id)
     if known is None or not known.is_running:
@@ -204,17 +204,17 @@ async def next_offer(reader: Reader, environment: Environment, account_id: int, 
     is_same = plan_id == known.plan_id
     if version.is_archived and not is_same:
         raise invalid("plan_id", "is archived: nobody new is sold this plan.")
-    terms, override_id = version.terms, None
+    terms, override_id, agrees = version.terms, None, None
     if is_same and known.override_id is not None:
         if version.id == known.version_id:
             terms = await subscriptions.read_terms(reader, environment.id, account_id, known)
             override_id = known.override_id
         else:
-            changes = await subscriptions.read_override_changes(reader, account_id, known.override_id)
-            terms = plan_terms(merged(await _stored(reader, environment, version.id), changes))
-            override_id = -known.override_id
+            agrees = await subscriptions.read_override_changes(reader, account_id, known.override_id)
+            terms = plan_terms(merged(await _stored(reader, environment, version.id), agrees))
     cadence = ask.cadence or (known.cadence if known.cadence in terms.renewals else None)
-    return Offer(plan_id, version.id, override_id, terms, checked_cadence(terms, cadence), _units(terms, known, ask))
+    units = _units(terms, known, ask)
+    return Offer(plan_id, version.id, override_id, terms, checked_cadence(terms, cadence), units, agrees)
 
 
 def _units(terms: PlanTerms, known: Subscription, ask: PlanAsk) -> dict[str, int]:
@@ -235,10 +235,9 @@ async def _stored(reader: Reader, environment: Environment, version_id: int) -> 
 
 async def _kept(engine: Engine, unit: Unit, environment: Environment, account_id: int, offer: Offer) -> Offer:
     """The offer with its terms written down, where they were laid together for it."""
-    if offer.override_id is None or offer.override_id > 0:
+    if offer.agrees is None:
         return offer
-    changes = await subscriptions.read_override_changes(unit, account_id, -offer.override_id)
-    return await _agree(engine, unit, environment, account_id, offer, changes)
+    return await _agree(engine, unit, environment, account_id, offer, offer.agrees)
 
 
 async def _agree(
@@ -248,7 +247,7 @@ async def _agree(
     whole = merged(await _stored(unit, environment, offer.version_id), changes)
     terms, id, now = plan_terms(whole), engine.new_id(), engine.now_of(environment)
     await subscriptions.insert_override(unit, account_id, id, offer.version_id, changes, whole, now)
-    return offer._replace(override_id=id, terms=terms)
+    return offer._replace(override_id=id, terms=terms, agrees=None)
 
 
 # --- verbs ------------------------------------------------------------------------------------------------------------
