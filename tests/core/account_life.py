@@ -26,13 +26,16 @@ from tenuto.core.event import (
     State,
     UsageEvent,
     as_of,
+    plan_terms_of,
     whole_cost,
 )
-from tenuto.core.ledger import OVERAGE_BOOK, Balance, Transaction, open_balance
+from tenuto.core.ledger import OVERAGE_BOOK, TAKEN_BOOKS, Balance, Transaction, move, open_balance
 from tenuto.core.money import Exact, exact, parse_fraction
+from tenuto.core.notification import after_told, told_of
 from tenuto.core.plan import PlanTerms, PlanVersion, plan_terms
 from tenuto.core.terms import Terms, terms_of
-from tenuto.core.usage import bill_events, expire_event, finish_event, void_event
+from tenuto.core.topic import DEAF, USUAL_RULES, Notification, Rule, Told, Watch
+from tenuto.core.usage import Queued, bill_events, expire_event, finish_event, replay_events, void_event
 
 START: Final = datetime(2030, 1, 15, 12, tzinfo=UTC)
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
@@ -117,6 +120,11 @@ class Life:
     unspent: int = 0
     plan_prices: dict[tuple[str, str, str], EventPrice] = field(default_factory=dict)
     own_prices: dict[tuple[str, str, str], EventPrice] = field(default_factory=dict)
+    watch: Watch = DEAF
+    rules: tuple[Rule, ...] = USUAL_RULES
+    is_paused: bool = False
+    is_suspended: bool = False
+    told: list[Told] = field(default_factory=list)
 
     # --- the scene
 
@@ -156,9 +164,11 @@ class Life:
         prices[slot] = EventPrice(price_id, kind, denomination, match or {}, versions)
         return version
 
-    def open(self, denomination: str, amount: int, *, limit: int | None = None, residue: str = "0") -> None:
+    def open(
+        self, denomination: str, amount: int, *, limit: int | None = None, residue: str = "0", filled: int = 0
+    ) -> None:
         balance = open_balance(denomination, credit_limit=limit)._replace(
-            amount=amount, residue=parse_fraction(residue)
+            amount=amount, residue=parse_fraction(residue), filled=filled
         )
         self.opening[denomination] = balance
         self.stored = self.stored._replace(balances={**self.stored.balances, denomination: balance})
@@ -173,6 +183,10 @@ class Life:
             prices=self.prices.values(),
             versions=[version for version in self.versions if version.id not in self._own_versions],
             plans=[self._plan_version] if self.plan is not None else [],
+            watch=self.watch,
+            rules=self.rules,
+            is_paused=self.is_paused,
+            is_suspended=self.is_suspended,
         )
 
     @property
@@ -243,6 +257,37 @@ class Life:
             for hold in list(self._holds(is_live=False))
         ]
 
+    def replay(self, *event_ids: int) -> Decision:
+        """Bill what was kept aside: the events named, else all of them in order."""
+        among = event_ids or sorted(held.id for held in self.events.values() if held.state == "suspended")
+        queued = [
+            Queued(self.events[event_id], json.loads(self.events[event_id].metadata or "{}")) for event_id in among
+        ]
+        return self._save(replay_events(self.state, queued, terms=self.terms, now=self.now, tick=self._tick()))
+
+    def move(self, *moves: tuple[str, int, str]) -> Told:
+        """Units of a denomination that arrive or go by a book, in one save: no usage, but it is told of as such is."""
+        before, terms, tick = self.state, self.terms, max(self._tick(), self.stored.tick + 1)
+        after: dict[str, Balance] = {}
+        made: list[Transaction] = []
+        for place, (denomination, amount, book) in enumerate(moves):
+            held = after.get(denomination) or before.balances.get(denomination) or open_balance(denomination)
+            self.opening.setdefault(denomination, open_balance(denomination))
+            after[denomination], row = move(
+                held, amount, id=tick + place, book=book, type=book.upper(), description=book, now=self.now
+            )
+            made.append(row)
+        plan = plan_terms_of(before, terms)
+        told = told_of(before, made, after, listening=terms.listening, plan=plan, now=self.now)
+        bar, blocked_by = after_told(before, told)
+        self.stored = self.stored._replace(
+            tick=tick + len(moves), balances={**self.stored.balances, **after}, bar=bar, blocked_by=blocked_by
+        )
+        self.transactions.extend(made)
+        self.told.append(told)
+        audit(self)
+        return told
+
     def wait(self, span: timedelta) -> None:
         self.now += span
 
@@ -257,7 +302,15 @@ class Life:
     def owed(self, denomination: str) -> Fraction:
         """All that usage ever took from a balance, to the last fraction."""
         before, now = self.opening[denomination], self.stored.balances[denomination]
-        return before.amount - now.amount + fraction(now.residue) - fraction(before.residue)
+        arrived = sum(
+            row.amount for row in self.transactions if row.denomination == denomination and row.book not in TAKEN_BOOKS
+        )
+        return before.amount + arrived - now.amount + fraction(now.residue) - fraction(before.residue)
+
+    @property
+    def notifications(self) -> list[Notification]:
+        """Everything that was told so far."""
+        return [notification for told in self.told for notification in told.notifications]
 
     def _holds(self, *, is_live: bool) -> list[Event]:
         return [
@@ -284,9 +337,9 @@ class Life:
             assert made.id not in self.events
             self.events[made.id] = made
             self._know(made)
-        if decision.finished is not None:
-            self.events[decision.finished.id] = decision.finished
-            self._know(decision.finished)
+        for ended in decision.finished:
+            self.events[ended.id] = ended
+            self._know(ended)
         for refused in decision.gated:
             self.gated.append(refused)
             if refused.event.key_digest is not None:
@@ -313,6 +366,7 @@ class Life:
         if decision.gated or any(answer is None for answer in decision.answers):
             assert not any((decision.events, decision.transactions, decision.balances, decision.counters))
         self.stored = decision.state
+        self.told.append(decision.told)
         audit(self)
         return decision
 

@@ -451,14 +451,14 @@ def test_a_success_credits_its_units_in_the_book_of_its_reason(reason: PaymentRe
     held = open_balance("credits")._replace(amount=30, pending=20, seq=4)
     state = AccountState(7, 1, 200, None, False, {"credits": held}, {}, None)
     balance, row = paid_in(state, refill("succeeded", reason=reason), id=300, now=NOW)
-    assert balance == held._replace(amount=530, seq=5)
+    assert balance == held._replace(amount=530, seq=5, filled=0 if book == "payment" else 530)
     assert (row.id, row.book, row.type, row.description, row.cause_id) == (300, book, type, "Refill", 42)
     assert (row.amount, row.starting_balance, row.ending_balance, row.recorded_at) == (500, 30, 530, NOW)
 
 
 def test_a_success_opens_the_balance_it_credits() -> None:
     balance, row = paid_in(AccountState(7, 1, 0, None, False, {}, {}, None), refill("succeeded"), id=1, now=NOW)
-    assert balance == open_balance("credits")._replace(amount=500, seq=1)
+    assert balance == open_balance("credits")._replace(amount=500, seq=1, filled=500)
     assert (row.seq, row.starting_balance, row.ending_balance) == (1, 0, 500)
 
 

@@ -288,10 +288,10 @@ def test_a_hold_read_after_its_hour_is_cancelled_and_holds_nothing() -> None:
     assert [charge.amount for charge in read.charges] == [0]
     life.wait(timedelta(days=9))
     (decision,) = life.sweep()
-    assert decision.finished is not None
-    assert (decision.finished.state, decision.finished.reason) == ("cancelled", "expired")
-    assert decision.finished.finished_at == hold.expires_at
-    assert decision.finished.first == hold
+    (ended,) = decision.finished
+    assert (ended.state, ended.reason) == ("cancelled", "expired")
+    assert ended.finished_at == hold.expires_at
+    assert ended.first == hold
 
 
 def test_an_account_knows_when_its_next_hold_lapses() -> None:
@@ -331,8 +331,7 @@ def test_only_a_hold_whose_hour_is_over_can_be_swept() -> None:
     life = Life()
     done, hold = life.push(event("LOGIN"), event("LOGIN", state="pending")).events
     late = START + HOLD_LIFE
-    swept = expire_event(life.state, hold, terms=life.terms, now=late, tick=0).finished
-    assert swept is not None
+    (swept,) = expire_event(life.state, hold, terms=life.terms, now=late, tick=0).finished
     for over, now in ((done, late), (hold, late - timedelta(microseconds=1)), (swept, late)):
         with pytest.raises(Refusal) as refused:
             expire_event(life.state, over, terms=life.terms, now=now, tick=0)
@@ -352,14 +351,12 @@ def test_an_ended_hold_keeps_how_it_began(ending: Settlement, reason: str | None
     life.price("CHAT", "credits", {"amount": "3"})
     (hold,) = life.push(event("CHAT", "2", state="pending")).events
     life.wait(timedelta(minutes=5))
-    ended = life.finish(hold.id, ending).finished
-    assert ended is not None
+    (ended,) = life.finish(hold.id, ending).finished
     assert (ended.reason, ended.finished_at, ended.first) == (reason, START + timedelta(minutes=5), hold)
     assert ended.posting > hold.posting
     assert [charge.amount for charge in ended.charges] == [moved]
     if moved:
-        voided = life.void(hold.id).finished
-        assert voided is not None
+        (voided,) = life.void(hold.id).finished
         assert voided.first == hold
         assert [charge.amount for charge in voided.charges] == [0]
 

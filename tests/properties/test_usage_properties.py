@@ -346,8 +346,8 @@ def test_a_hold_settled_in_full_is_a_plain_event(life: Life, lived: list[Step], 
     assert [_without_id(row, held) for row in settled.transactions] == [
         _without_id(row, plain) for row in posted.transactions
     ]
-    assert settled.finished is not None
-    ended, done = settled.finished.charges, posted.events[0].charges
+    (finished,) = settled.finished
+    ended, done = finished.charges, posted.events[0].charges
     assert [charge._replace(transaction_id=None) for charge in ended] == [
         charge._replace(transaction_id=None) for charge in done
     ]

@@ -16,11 +16,12 @@ from .catalog import EventPrice, PriceVersion, families_of
 from .ledger import Balance, Transaction
 from .money import Exact, is_fiat, plus
 from .outcomes import Refusal
-from .plan import PlanTerms
+from .plan import FlagValue, PlanTerms
 from .rating import Counter
 from .terms import Terms
+from .topic import NOTHING, Told, Watch
 
-State = Literal["complete", "pending", "cancelled"]
+State = Literal["complete", "pending", "cancelled", "suspended"]
 Reason = Literal["pushed", "requested", "expired", "deleted"]
 
 HOLD_LIFE: Final = timedelta(seconds=3600)
@@ -104,11 +105,19 @@ class Charge(NamedTuple):
     residue: Exact
 
 
+class Asked(NamedTuple):
+    """What an event that is kept aside asks for: the state it was pushed in, and its override."""
+
+    state: State
+    override: tuple[int, str] | None
+
+
 class Event(NamedTuple):
     """An event as it is kept. ``posting`` names the request that billed it: events of one posting share it.
 
     ``first`` is the event as it stood when it was pushed, kept once it was finished, so that its key goes on giving
-    the first answer.
+    the first answer; of one that was kept aside, billed and ended after that, as it was billed, with a ``first`` of its
+    own. ``asked``: of one that is suspended, what it is to become.
     """
 
     account_id: int
@@ -133,6 +142,7 @@ class Event(NamedTuple):
     cogs_denomination: str | None = None
     parent_event_id: int | None = None
     first: Event | None = None
+    asked: Asked | None = None
 
 
 class GatedEvent(NamedTuple):
@@ -171,6 +181,8 @@ class AccountState(NamedTuple):
     that nothing here has changed. ``expires_at`` is when the next live hold lapses: from then on this state is stale.
     ``bar`` is the code with which every gated event is refused, whatever it costs (contract 3.6).
     ``own_prices`` are event prices agreed with this account, ``own_versions`` all of them there ever were.
+    ``blocked_by`` says what blocks its credit, ``own_flags`` the flags that were set for it, ``watch`` who listens to
+    it alone. ``is_suspended``: its events are kept aside.
     """
 
     account_id: int
@@ -185,6 +197,10 @@ class AccountState(NamedTuple):
     plan: OnPlan | None = None
     own_prices: Mapping[str, tuple[tuple[EventPrice, ...], ...]] = {}
     own_versions: Mapping[int, PriceVersion] = {}
+    blocked_by: str | None = None
+    own_flags: Mapping[str, FlagValue] = {}
+    watch: Watch | None = None
+    is_suspended: bool = False
 
 
 class Decision(NamedTuple):
@@ -201,11 +217,12 @@ class Decision(NamedTuple):
     is_replay: bool = False
     is_refused: bool = False
     events: tuple[Event, ...] = ()
-    finished: Event | None = None
+    finished: tuple[Event, ...] = ()
     gated: tuple[GatedEvent, ...] = ()
     transactions: tuple[Transaction, ...] = ()
     balances: tuple[Balance, ...] = ()
     counters: tuple[tuple[int, str], ...] = ()
+    told: Told = NOTHING
 
     @property
     def refusals(self) -> tuple[GatedEvent, ...]:
@@ -238,13 +255,13 @@ def as_of(event: Event, now: datetime) -> Event:
     return event
 
 
-def credit_limit_of(balance: Balance, state_limit: int | None, terms: Terms) -> int:
+def credit_limit_of(balance: Balance, state_limit: int | None, default: int) -> int:
     """How far below zero a balance may go: its own limit, else for money the account's, else the company's default."""
     if balance.credit_limit is not None:
         return balance.credit_limit
     if not is_fiat(balance.denomination):
         return 0
-    return terms.default_credit_limit if state_limit is None else state_limit
+    return default if state_limit is None else state_limit
 
 
 def overflow_of(charges: Sequence[Charge], charge: Charge) -> Charge | None:

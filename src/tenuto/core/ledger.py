@@ -42,6 +42,11 @@ PRORATION_BOOK: Final = "proration"
 GRANT_BOOK: Final = "grant"
 EXPIRY_BOOK: Final = "expiry"
 
+PASSING_BOOKS: Final = frozenset(
+    {PAYMENT_BOOK, PLAN_BOOK, TAX_BOOK, INVOICE_ITEM_BOOK, CREDIT_NOTE_BOOK, VOID_BOOK, REFUND_CREDIT_BOOK}
+)
+"""The books of money that passes through a balance on its way to what it pays for: it neither fills nor empties it."""
+
 TAKEN_BOOKS: Final = (USAGE_BOOK, OVERAGE_BOOK)
 """The books of what events take; what moves a balance by any other book has arrived on it."""
 
@@ -52,7 +57,8 @@ class Balance(NamedTuple):
     ``pending`` is what live holds reserve; ``lapsed`` what holds reserve whose hour is over but that no sweep has
     tidied yet: it is stored with ``pending`` and counts for nothing. ``seq`` numbers the last transaction.
     ``refill_below`` is the threshold of a refill that waits for being needed: whoever leaves less than it available
-    takes it away, which tells the store to write down that a refill is due (contract 3.2).
+    takes it away, which tells the store to write down that a refill is due (contract 3.2). ``filled`` is what it held
+    when units last arrived: 100 % of what can be consumed of it.
     """
 
     denomination: str
@@ -63,6 +69,7 @@ class Balance(NamedTuple):
     seq: int
     credit_limit: int | None
     refill_below: int | None = None
+    filled: int = 0
 
     @property
     def available(self) -> int:
@@ -104,8 +111,8 @@ class Transaction(NamedTuple):
 def post(balance: Balance, cost: Exact) -> tuple[Balance, int]:
     """Take an exact cost (negative: give it back): the balance after, and the whole units that moved out."""
     moved, residue = split_whole(plus(balance.residue, cost))
-    denomination, amount, pending, lapsed, _, seq, credit_limit, refill_below = balance
-    return Balance(denomination, amount - moved, pending, lapsed, residue, seq, credit_limit, refill_below), moved
+    denomination, amount, pending, lapsed, _, seq, limit, refill_below, filled = balance
+    return Balance(denomination, amount - moved, pending, lapsed, residue, seq, limit, refill_below, filled), moved
 
 
 def reserve(balance: Balance, units: int) -> Balance:
@@ -120,7 +127,7 @@ def closed(before: Balance, after: Balance) -> Balance:
 
     Raises Refusal ``balance_out_of_range`` before a balance could leave what the database keeps.
     """
-    denomination, amount, pending, lapsed, residue, _, credit_limit, refill_below = after
+    denomination, amount, pending, lapsed, residue, _, credit_limit, refill_below, filled = after
     if not (-BALANCE_MAX <= amount <= BALANCE_MAX and pending + lapsed <= BALANCE_MAX):
         raise Refusal("balance_out_of_range", denomination=denomination)
     seq = before.seq + (amount != before.amount)
@@ -128,7 +135,7 @@ def closed(before: Balance, after: Balance) -> Balance:
     if refill_below is not None and left < refill_below and left < before.amount - before.pending:
         refill_below = None
     kept = residue if residue.numerator else ZERO
-    return Balance(denomination, amount, pending, lapsed, kept, seq, credit_limit, refill_below)
+    return Balance(denomination, amount, pending, lapsed, kept, seq, credit_limit, refill_below, filled)
 
 
 def adjust(balance: Balance, amount: int, *, id: int, reason: str, now: datetime) -> tuple[Balance, Transaction]:
@@ -148,7 +155,9 @@ def move(
     cause_id: int | None = None,
 ) -> tuple[Balance, Transaction]:
     """Whole units in (or out, where ``amount`` is negative) that are no usage; ``amount`` is not 0."""
-    moved = closed(balance, balance._replace(amount=balance.amount + amount))
+    held = balance.amount + amount
+    fills = amount > 0 and book not in PASSING_BOOKS
+    moved = closed(balance, balance._replace(amount=held, filled=max(0, held) if fills else balance.filled))
     return moved, Transaction(
         id=id,
         denomination=balance.denomination,

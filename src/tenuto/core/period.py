@@ -23,6 +23,11 @@ from typing import Final
 LAST_DAY_OF_ALL_MONTHS: Final = 28
 
 
+def moment_text(at: datetime) -> str:
+    """An instant in the spelling of the contract (6.1, 26): ``2024-02-20 05:46:11.769107+00``."""
+    return at.astimezone(UTC).isoformat(" ", "microseconds")[:-3]
+
+
 def month_of(at: datetime, zone: tzinfo) -> date:
     """The first day of the calendar month, in ``zone``, that the instant ``at`` falls in.
 

@@ -28,7 +28,8 @@ from .outcomes import Refusal, beneath, invalid
 
 Cadence = Literal["MONTHLY", "YEARLY", "ONE_OFF"]
 Scheme = Literal["sleeping_beauty", "snow_white", "ariel"]
-FlagValue = bool | int | str
+FlagValue = bool | int | str | Mapping[str, str]
+"""On or off, a limit, a text, or ``{"metered": denomination}``: on while there is something on that balance."""
 
 CADENCES: Final[tuple[Cadence, ...]] = ("MONTHLY", "YEARLY", "ONE_OFF")
 SCHEMES: Final = ("sleeping_beauty", "snow_white", "ariel")
@@ -356,9 +357,13 @@ def _flags(given: Mapping[str, Any]) -> dict[str, FlagValue]:
     if len(given) > FLAGS_MAX:
         raise invalid("flags", f"at most {FLAGS_MAX} flags.", "out_of_range")
     for name, value in given.items():
-        if not isinstance(value, bool | int | str):
-            raise invalid(f"flags.{name}", "is true, false, a whole number or a text.")
+        if not (isinstance(value, bool | int | str) or _is_metered(value)):
+            raise invalid(f"flags.{name}", 'is true, false, a whole number, a text or {"metered": denomination}.')
     return dict(sorted(given.items()))
+
+
+def _is_metered(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"metered"} and isinstance(value["metered"], str)
 
 
 def _refuse_uncharged(amount: int, denomination: str, path: str) -> None:

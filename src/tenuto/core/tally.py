@@ -119,7 +119,7 @@ class Book:
         tally = self.tallies.get(denomination)
         if tally is None:
             balance = self.state.balances.get(denomination) or open_balance(denomination)
-            limit = credit_limit_of(balance, self.state.credit_limit, self.terms)
+            limit = credit_limit_of(balance, self.state.credit_limit, self.terms.default_credit_limit)
             tally = self.tallies[denomination] = Tally(balance, limit)
         return tally
 
@@ -148,6 +148,8 @@ class Book:
         """Why the gate refuses these charges, or None. Exact: residue plus cost against what is available."""
         if self.state.bar is not None:
             return self.state.bar, {}
+        if self.terms.is_paused:
+            return "account_paused", {}
         for charge in priced if self.plan is None else self._gathered(priced, state):
             tally = self.tallies.get(charge.denomination) or self.tally(charge.denomination)
             balance = tally.balance

@@ -7,12 +7,13 @@ becoming new terms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
 from .catalog import EventPrice, PriceVersion, families_of
 from .plan import PlanVersion
+from .topic import DEAF, USUAL_RULES, Listening, Rule, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Terms:
     """What the events of one environment are billed by: prices, zone, limits and the window for event times.
 
     ``single`` holds the types that one price without a match covers, the common case, found at one look-up.
+    ``is_paused``: every gated event of the company is refused. ``is_suspended``: its events are kept aside.
     """
 
     zone: tzinfo
@@ -30,6 +32,9 @@ class Terms:
     single: Mapping[str, EventPrice]
     versions: Mapping[int, PriceVersion]
     plans: Mapping[int, PlanVersion]
+    listening: Listening
+    is_paused: bool
+    is_suspended: bool
 
     def versions_for(self, kind: str, properties: Mapping[str, object], at: datetime) -> list[PriceVersion]:
         """The versions that price an event of type ``kind``: one per denomination that has a covering price."""
@@ -42,7 +47,7 @@ class Terms:
         return chosen
 
 
-def terms_of(
+def terms_of(  # noqa: PLR0913 - the settings of a company's half, each by its name
     *,
     zone: tzinfo,
     default_credit_limit: int,
@@ -51,6 +56,10 @@ def terms_of(
     prices: Iterable[EventPrice],
     versions: Iterable[PriceVersion],
     plans: Iterable[PlanVersion] = (),
+    watch: Watch = DEAF,
+    rules: Sequence[Rule] = USUAL_RULES,
+    is_paused: bool = False,
+    is_suspended: bool = False,
 ) -> Terms:
     """Arrange prices for look-up: by type, then a family per denomination, the most specific match first.
 
@@ -72,4 +81,7 @@ def terms_of(
         single,
         {version.id: version for version in versions},
         {version.id: version for version in plans},
+        Listening(watch, tuple(rules), default_credit_limit),
+        is_paused,
+        is_suspended,
     )

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from .event import (
     HOLD_LIFE,
     AccountState,
+    Asked,
     Charge,
     Decision,
     Event,
@@ -34,16 +35,20 @@ from .event import (
     UsageEvent,
     as_of,
     overflow_of,
+    plan_terms_of,
     prices_of,
     versions_among,
     whole_cost,
 )
+from .ledger import Transaction
 from .money import AMOUNT_MAX, ZERO, Exact, at_most, exact, minus, reduced, round_up, times
-from .outcomes import Refusal
+from .notification import after_told, told_of
+from .outcomes import Refusal, invalid
 from .plan import PlanTerms
 from .rating import EMPTY, Counter, rate
 from .tally import Book, Priced, Taken
 from .terms import Terms
+from .topic import Told
 
 
 def bill_events(
@@ -68,6 +73,7 @@ def bill_events(
     drafts: list[_Draft] = []
     refused: list[GatedEvent] = []
     is_refused = False
+    is_suspended = state.is_suspended or terms.is_suspended
     seen: dict[bytes, int] = {}
     for index, event in enumerate(events):
         digest = event.key_digest
@@ -85,10 +91,9 @@ def bill_events(
         occurred_at = now if event.occurred_at is None else event.occurred_at
         if event.occurred_at is not None:
             _within_window(event.occurred_at, terms, now, index)
-        priced = [] if event.state == "cancelled" else _price(event, occurred_at, terms, book, index)
-        if book.plan is not None and state.plan is not None:
-            priced = _split(priced, book, book.plan, state.plan.version_id, index)
-        shortage = book.shortage(priced, event.state) if event.gated else None
+        asked = Asked(event.state, event.override) if is_suspended and event.state != "cancelled" else None
+        priced = _laid(event, occurred_at, terms, book, index) if asked is None else ()
+        shortage = book.shortage(priced, event.state) if event.gated and asked is None else None
         if shortage is not None:
             code, details = shortage
             gated = GatedEvent(state.account_id, next_id, event, occurred_at, now, code, details, request_id)
@@ -96,7 +101,7 @@ def bill_events(
             answers.append(gated)
         else:
             answers.append(len(drafts))
-            drafts.append(_Draft(next_id, event, occurred_at, book.take(priced, next_id, event)))
+            drafts.append(_Draft(next_id, event, occurred_at, book.take(priced, next_id, event), asked))
         next_id += 1
     if refused or is_refused:
         return _refuse(state, now, answers, refused, next_id)
@@ -104,14 +109,83 @@ def bill_events(
         return Decision(state, now, tuple(a for a in answers if not isinstance(a, int)), is_replay=True)
     transactions, next_id = book.close(next_id)
     made = tuple(_event(draft, state.account_id, posting, book, now) for draft in drafts)
+    told = _told(state, book, transactions)
     return Decision(
-        _after(state, book, next_id, made),
+        _after(state, book, next_id, made, told),
         now,
         made if len(made) == len(answers) else tuple(made[a] if isinstance(a, int) else a for a in answers),
         events=made,
         transactions=transactions,
         balances=tuple(book.after.values()),
         counters=tuple(book.counters),
+        told=told,
+    )
+
+
+class Queued(NamedTuple):
+    """An event that was kept aside, with its metadata as prices look at it."""
+
+    event: Event
+    properties: Mapping[str, object]
+
+
+def replay_events(state: AccountState, queued: Sequence[Queued], *, terms: Terms, now: datetime, tick: int) -> Decision:
+    """Bill events that were kept aside, in order, each priced as of its own time; none is refused any more.
+
+    What they cost moves the balances of now. Those that are not suspended any more are left alone.
+    """
+    posting = max(tick, state.tick + 1)
+    book = Book(state, terms, now)
+    taken: list[tuple[Event, tuple[Taken, ...]]] = []
+    for event, properties in queued:
+        if event.state != "suspended" or event.asked is None:
+            continue
+        usage = UsageEvent(
+            event.type,
+            exact(event.quantity),
+            event.quantity,
+            event.asked.state,
+            event.gated,
+            event.key,
+            event.key_digest,
+            event.fingerprint,
+            event.asked.override,
+            properties,
+            event.metadata,
+            event.tag,
+            event.occurred_at,
+            event.cogs_amount,
+            event.cogs_denomination,
+            event.parent_event_id,
+        )
+        priced = _laid(usage, event.occurred_at, terms, book, len(taken))
+        taken.append((event, book.take(priced, event.id, usage)))
+    transactions, next_id = book.close(posting + 1)
+    ended = tuple(_replayed(event, charges, posting, book, now) for event, charges in taken)
+    told = _told(state, book, transactions)
+    return Decision(
+        _after(state, book, next_id, ended, told),
+        now,
+        ended,
+        finished=ended,
+        transactions=transactions,
+        balances=tuple(book.after.values()),
+        counters=tuple(book.counters),
+        told=told,
+    )
+
+
+def _replayed(event: Event, taken: Sequence[Taken], posting: int, book: Book, now: datetime) -> Event:
+    assert event.asked is not None
+    state = event.asked.state
+    return event._replace(
+        posting=posting,
+        state=state,
+        charges=_charges(taken, state, book),
+        expires_at=now + HOLD_LIFE if state == "pending" else None,
+        finished_at=None if state == "pending" else now,
+        first=event.first or event,
+        asked=None,
     )
 
 
@@ -123,10 +197,13 @@ def finish_event(
     Raises Refusal ``event_expired`` or ``event_finished`` before any field is judged (design 12), the settlement's own
     problem next, and ``exceeds_reserved`` where it asks for more than is held.
     """
-    _must_be(("pending",), event, now)
+    is_kept_aside = event.asked is not None and event.asked.state == "pending"
+    _must_be(("pending", "suspended") if is_kept_aside else ("pending",), event, now)
     if settlement.problem is not None:
         raise settlement.problem
     book = Book(state, terms, now)
+    if event.asked is not None:
+        return _end(state, _asked_anew(event, event.asked, settlement, now), book, tick)
     if not event.charges and settlement.override:
         raise Refusal("exceeds_reserved", reserved=0, required=settlement.override)
     quantity = settlement.quantity or exact(event.quantity)
@@ -145,11 +222,35 @@ def finish_event(
             finished_at=now,
             reason=None if settlement.state == "complete" else "requested",
             charges=tuple(charges),
-            first=event.first or event,
+            first=_as_it_stood(event),
         ),
         book,
         tick,
     )
+
+
+def _asked_anew(event: Event, asked: Asked, settlement: Settlement, now: datetime) -> Event:
+    """The end of a hold that is kept aside with its event: it is billed so when it is replayed, or never.
+
+    Raises Refusal ``exceeds_reserved`` for more than was asked for, and ``invalid_field`` for a cost without a
+    denomination: it has one once the event has a price.
+    """
+    first = event.first or event
+    if settlement.state != "complete":
+        return event._replace(state="cancelled", reason="requested", finished_at=now, asked=None, first=first)
+    override = asked.override
+    if settlement.override is not None:
+        if override is None:
+            raise invalid("cost_override_amount", "waits until the event is billed: nothing has priced it so far.")
+        if settlement.override > override[0]:
+            raise Refusal(
+                "exceeds_reserved", denomination=override[1], reserved=override[0], required=settlement.override
+            )
+        override = settlement.override, override[1]
+    if settlement.quantity is not None and override is None and not at_most(settlement.quantity, exact(event.quantity)):
+        raise Refusal("exceeds_reserved", reserved_quantity=event.quantity, required_quantity=settlement.quantity_text)
+    quantity = settlement.quantity_text or event.quantity
+    return event._replace(asked=Asked("complete", override), quantity=quantity, first=first)
 
 
 def void_event(state: AccountState, event: Event, *, terms: Terms, now: datetime, tick: int) -> Decision:
@@ -157,7 +258,7 @@ def void_event(state: AccountState, event: Event, *, terms: Terms, now: datetime
 
     Raises Refusal ``event_finished`` for an event that is cancelled already, ``event_expired`` for a hold that lapsed.
     """
-    _must_be(("pending", "complete"), event, now)
+    _must_be(("pending", "complete", "suspended"), event, now)
     book = Book(state, terms, now)
     for charge in event.charges:
         whole = whole_cost(event.charges, charge)
@@ -167,7 +268,12 @@ def void_event(state: AccountState, event: Event, *, terms: Terms, now: datetime
         else:
             book.reverse(charge, whole, event.id, exact(event.quantity))
     ended = event._replace(
-        state="cancelled", finished_at=now, reason="deleted", charges=_emptied(event), first=event.first or event
+        state="cancelled",
+        finished_at=now,
+        reason="deleted",
+        charges=_emptied(event),
+        first=_as_it_stood(event),
+        asked=None,
     )
     return _end(state, ended, book, tick)
 
@@ -188,7 +294,7 @@ def expire_event(state: AccountState, event: Event, *, terms: Terms, now: dateti
         finished_at=event.expires_at,
         reason="expired",
         charges=_emptied(event),
-        first=event.first or event,
+        first=_as_it_stood(event),
     )
     return _end(state, ended, book, tick)
 
@@ -200,6 +306,17 @@ class _Draft(NamedTuple):
     event: UsageEvent
     occurred_at: datetime
     taken: tuple[Taken, ...]
+    asked: Asked | None = None
+
+
+def _laid(event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int) -> Sequence[Priced]:
+    """The charges an event asks for, with what is overage split off."""
+    if event.state == "cancelled":
+        return ()
+    priced = _price(event, occurred_at, terms, book, index)
+    if book.plan is not None and book.state.plan is not None:
+        return _split(priced, book, book.plan, book.state.plan.version_id, index)
+    return priced
 
 
 def _price(event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int) -> Sequence[Priced]:
@@ -281,7 +398,9 @@ def _first_answer(known: Event | GatedEvent, event: UsageEvent, index: int) -> E
         _same_body(known.event.fingerprint, event, index)
         return known
     _same_body(known.fingerprint, event, index)
-    return known.first or known
+    while known.first is not None:
+        known = known.first
+    return known
 
 
 def _refuse(
@@ -300,30 +419,14 @@ def _refuse(
 
 
 def _event(draft: _Draft, account_id: int, posting: int, book: Book, now: datetime) -> Event:
-    event = draft.event
-    charges: list[Charge] = []
-    for taken in draft.taken:
-        after = book.after[taken.denomination]
-        made = None
-        if event.state == "complete":
-            made = (book.made if taken.overage is None else book.overflowed).get(taken.denomination)
-        charges.append(
-            Charge(
-                *taken,
-                None if made is None else made.id,
-                None if made is None else made.seq,
-                after.amount,
-                after.pending,
-                after.residue,
-            )
-        )
+    event, state = draft.event, draft.event.state if draft.asked is None else "suspended"
     return Event(
         account_id,
         draft.id,
         posting,
         event.type,
         event.quantity_text,
-        event.state,
+        state,
         event.gated,
         event.key,
         event.key_digest,
@@ -332,14 +435,43 @@ def _event(draft: _Draft, account_id: int, posting: int, book: Book, now: dateti
         draft.occurred_at,
         now,
         event.metadata,
-        tuple(charges),
-        now + HOLD_LIFE if event.state == "pending" else None,
-        now if event.state == "cancelled" else None,
-        "pushed" if event.state == "cancelled" else None,
+        _charges(draft.taken, state, book),
+        now + HOLD_LIFE if state == "pending" else None,
+        now if state == "cancelled" else None,
+        "pushed" if state == "cancelled" else None,
         event.cogs_amount,
         event.cogs_denomination,
         event.parent_event_id,
+        None,
+        draft.asked,
     )
+
+
+def _charges(taken: Sequence[Taken], state: State, book: Book) -> tuple[Charge, ...]:
+    """What was taken, with the balances after the request and the transactions that moved them."""
+    charges: list[Charge] = []
+    for one in taken:
+        after = book.after[one.denomination]
+        made = None
+        if state == "complete":
+            made = (book.made if one.overage is None else book.overflowed).get(one.denomination)
+        charges.append(
+            Charge(
+                *one,
+                None if made is None else made.id,
+                None if made is None else made.seq,
+                after.amount,
+                after.pending,
+                after.residue,
+            )
+        )
+    return tuple(charges)
+
+
+def _told(state: AccountState, book: Book, transactions: Sequence[Transaction]) -> Told:
+    """What a closed book has to say."""
+    listening, plan = book.terms.listening, plan_terms_of(state, book.terms)
+    return told_of(state, transactions, book.after, listening=listening, plan=plan, now=book.now)
 
 
 def _must_be(states: tuple[State, ...], event: Event, now: datetime) -> None:
@@ -351,8 +483,9 @@ def _must_be(states: tuple[State, ...], event: Event, now: datetime) -> None:
         raise Refusal("event_finished", state=event.state)
 
 
-def _after(state: AccountState, book: Book, tick: int, made: Sequence[Event]) -> AccountState:
-    """The account once a closed book is written and the events of ``made`` are there."""
+def _after(state: AccountState, book: Book, tick: int, made: Sequence[Event], told: Told) -> AccountState:
+    """The account once a closed book is written, the events of ``made`` are there, and what it says has come true."""
+    bar, blocked_by = after_told(state, told)
     return AccountState(
         state.account_id,
         state.environment_id,
@@ -362,10 +495,14 @@ def _after(state: AccountState, book: Book, tick: int, made: Sequence[Event]) ->
         {**state.balances, **book.after},
         {**state.counters, **book.counters} if book.counters else state.counters,
         _earliest(state.expires_at, made),
-        state.bar,
+        bar,
         state.plan,
         state.own_prices,
         state.own_versions,
+        blocked_by,
+        state.own_flags,
+        state.watch,
+        state.is_suspended,
     )
 
 
@@ -374,6 +511,13 @@ def _earliest(expires_at: datetime | None, events: Sequence[Event]) -> datetime 
         if event.expires_at is not None and (expires_at is None or event.expires_at < expires_at):
             expires_at = event.expires_at
     return expires_at
+
+
+def _as_it_stood(event: Event) -> Event:
+    """The event as it was pushed; of one that was kept aside, as it was billed, with how it was pushed behind that."""
+    if event.first is None or (event.first.state == "suspended" and event.state != "suspended"):
+        return event
+    return event.first
 
 
 def _emptied(event: Event) -> tuple[Charge, ...]:
@@ -429,12 +573,14 @@ def _end(state: AccountState, event: Event, book: Book, tick: int) -> Decision:
     posting = max(tick, state.tick + 1)
     transactions, next_id = book.close(posting + 1)
     ended = event._replace(posting=posting, charges=tuple(book.snapshot(charge) for charge in event.charges))
+    told = _told(state, book, transactions)
     return Decision(
-        state=_after(state, book, next_id, ()),
+        state=_after(state, book, next_id, (), told),
         recorded_at=book.now,
         answers=(ended,),
-        finished=ended,
+        finished=(ended,),
         transactions=transactions,
         balances=tuple(book.after.values()),
         counters=tuple(book.counters),
+        told=told,
     )
