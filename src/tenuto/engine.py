@@ -53,6 +53,12 @@ class Settings:
     stripe_url: str = "https://api.stripe.com"
     sandbox: str = ""
     sandbox_url: str = ""
+    private_webhooks: str = ""
+
+    @property
+    def may_call_near(self) -> bool:
+        """Whether webhooks may go to private addresses and plain http: for those who develop on one machine."""
+        return self.private_webhooks == "on"
 
     @property
     def is_registration_open(self) -> bool:
@@ -247,7 +253,7 @@ class Engine:
 
     def context_of(self, environment: Environment, secret: str) -> str:
         """What a sealed secret is bound to, so that it opens nowhere else."""
-        return f"{spell('c', environment.company_id)}/{environment.mode}/{secret}"
+        return context_of(environment.company_id, secret, live=environment.live)
 
     async def each_due(
         self,
@@ -348,6 +354,11 @@ class Engine:
         while len(self._environments) >= ENVIRONMENTS_MAX:
             self._environments.pop(next(iter(self._environments)))
         self._environments[environment.id] = environment
+
+
+def context_of(company_id: int, secret: str, *, live: bool) -> str:
+    """What a sealed secret of a half of a company is bound to."""
+    return f"{spell('c', company_id)}/{'live' if live else 'test'}/{secret}"
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,9 @@ SANDBOX_ADDRESS: Final = "sandbox.url"
 """The file of the data folder that says where the simulator answers: for programs beside the server."""
 _WORKER: Final = "TENUTO_WORKER_SOCKET"
 _SANDBOX: Final = "TENUTO_SANDBOX_SOCKET"
+_COURIER: Final = "TENUTO_COURIER"
+COURIER_NICENESS: Final = 10
+"""Webhooks are delivered with what the workers leave of the processor."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,26 +51,28 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def environ_of(settings: Settings, dsn: str) -> dict[str, str]:
+    """The environment variables with which a child of the server reads the same settings."""
+    names = (
+        *("host", "port", "workers", "lanes", "operator_token", "log_level", "data"),
+        *("public_url", "stripe_url", "sandbox", "sandbox_url", "private_webhooks"),
+    )
+    return {
+        **os.environ,
+        **{f"TENUTO_{name.upper()}": str(getattr(settings, name)) for name in names},
+        **({"TENUTO_SECRET_KEY": settings.secret_key} if settings.secret_key else {}),
+        # The workers get a database in any case; whether strangers may register was decided before.
+        "TENUTO_REGISTRATION": "open" if settings.is_registration_open else "closed",
+        "TENUTO_DATABASE": dsn,
+    }
+
+
 class Workers:
     """The worker processes, kept alive until :meth:`stop`."""
 
     def __init__(self, listener: socket.socket, settings: Settings, dsn: str) -> None:
         self._listener, self._settings = listener, settings
-        self._environ = {
-            **os.environ,
-            **{
-                f"TENUTO_{name.upper()}": str(getattr(settings, name))
-                for name in (
-                    *("host", "port", "workers", "lanes", "operator_token", "log_level", "data"),
-                    *("public_url", "stripe_url", "sandbox", "sandbox_url"),
-                )
-            },
-            **({"TENUTO_SECRET_KEY": settings.secret_key} if settings.secret_key else {}),
-            # The workers get a database in any case; whether strangers may register was decided before.
-            "TENUTO_REGISTRATION": "open" if settings.is_registration_open else "closed",
-            "TENUTO_DATABASE": dsn,
-            _WORKER: str(listener.fileno()),
-        }
+        self._environ = {**environ_of(settings, dsn), _WORKER: str(listener.fileno())}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start_after = 0.0
         self._pause = RESTART_SECONDS
@@ -118,20 +123,14 @@ class Workers:
                 process.wait()
 
 
-class Sandbox:
-    """The simulator of Stripe as a process, kept alive until :meth:`stop`. Its book and its port survive it."""
+class Child:
+    """A process beside the workers, kept alive until :meth:`stop`."""
 
-    def __init__(self, data: Path) -> None:
-        self._listener = listen("127.0.0.1", 0)
-        self._file, self._address = data / SANDBOX_FILE, data / SANDBOX_ADDRESS
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], sockets: Sequence[int] = ()) -> None:
+        self._arguments, self._environ, self._sockets = list(arguments), dict(environ), list(sockets)
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._pause = RESTART_SECONDS
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
     def pid(self) -> int | None:
@@ -139,14 +138,12 @@ class Sandbox:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start it, without waiting for it: who asks it meanwhile waits at its socket."""
+        """Start it, without waiting for it."""
         self._started_at = time.monotonic()
-        self._address.parent.mkdir(parents=True, exist_ok=True)
-        self._address.write_text(f"{self.url}\n")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tenuto.server", str(self._file)],
-            env={**os.environ, _SANDBOX: str(self._listener.fileno())},
-            pass_fds=[self._listener.fileno()],
+            [sys.executable, "-m", "tenuto.server", *self._arguments],
+            env=self._environ,
+            pass_fds=self._sockets,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -172,10 +169,77 @@ class Sandbox:
                 self._process.kill()
                 self._process.wait()
         self._process = None
+
+
+class Sandbox:
+    """The simulator of Stripe as a process. Its book and port survive it; who asks meanwhile waits at its socket."""
+
+    def __init__(self, data: Path) -> None:
+        self._listener = listen("127.0.0.1", 0)
+        self._address = data / SANDBOX_ADDRESS
+        socket_fd = self._listener.fileno()
+        self._child = Child([str(data / SANDBOX_FILE)], {**os.environ, _SANDBOX: str(socket_fd)}, [socket_fd])
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, once it was started."""
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start it, and write down where it answers."""
+        self._address.parent.mkdir(parents=True, exist_ok=True)
+        self._address.write_text(f"{self.url}\n")
+        self._child.start()
+
+    def tend(self, on_restart: Callable[[int], None]) -> None:
+        """Start it again if it died."""
+        self._child.tend(on_restart)
+
+    def stop(self) -> None:
+        """End it, and let go of its port."""
+        self._child.stop()
         if self._listener.fileno() >= 0:
             with contextlib.suppress(OSError):
                 self._address.unlink()
         self._listener.close()
+
+
+def run_courier() -> None:
+    """The body of the process that delivers webhooks. On Linux it stands back behind the workers."""
+    die_with_parent()
+    os.nice(COURIER_NICENESS)
+    import uvloop
+
+    from tenuto import logs
+    from tenuto.engine import Engine, read_settings
+    from tenuto.gateway.egress import Egress
+    from tenuto.service.deliveries import UNDER_WAY_MAX, Courier
+    from tenuto.worker import Clockwork
+
+    settings, _ = read_settings()
+    logs.configure(settings.log_level)
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+        engine = await Engine.open(settings, settings.database)
+        clockwork = Clockwork(engine, ())
+        clockwork.start()
+        egress = Egress(allow_private=settings.may_call_near, connections_max=UNDER_WAY_MAX)
+        try:
+            await Courier(engine, egress.post).run(stopping)
+        finally:
+            await egress.close()
+            await clockwork.stop()
+            await engine.close()
+
+    uvloop.run(run())
 
 
 def run_sandbox(data: Path) -> None:
@@ -280,6 +344,7 @@ class Server:
         self._listener: socket.socket | None = None
         self.workers: Workers | None = None
         self.sandbox: Sandbox | None = None
+        self.courier: Child | None = None
         self.dsn = settings.database
 
     def start(self) -> None:
@@ -301,8 +366,11 @@ class Server:
                 self._say(f"Applied {len(applied)} migration(s): {', '.join(applied)}")
             if self.settings.is_sandbox_ours:
                 self.sandbox = Sandbox(Path(self.settings.data))
-            self.workers = Workers(self._listener, self._settings_of_workers(), self.dsn)
+            settings = self._settings_of_workers()
+            self.workers = Workers(self._listener, settings, self.dsn)
             self.workers.start()
+            self.courier = Child((), {**environ_of(settings, self.dsn), _COURIER: "1"})
+            self.courier.start()
             if self.sandbox is not None:
                 self.sandbox.start()
         except BaseException:
@@ -350,11 +418,15 @@ class Server:
             self.workers.tend(lambda code: self._say(f"A worker ended with {code}; starting another"))
         if self.sandbox is not None:
             self.sandbox.tend(lambda code: self._say(f"The simulator of Stripe ended with {code}; starting it again"))
+        if self.courier is not None:
+            self.courier.tend(lambda code: self._say(f"The courier of webhooks ended with {code}; starting another"))
 
     def stop(self) -> None:
         """Take everything down, workers first."""
         if self.workers is not None:
             self.workers.stop()
+        if self.courier is not None:
+            self.courier.stop()
         if self.sandbox is not None:
             self.sandbox.stop()
         if self._listener is not None:
@@ -365,5 +437,7 @@ class Server:
 if __name__ == "__main__":
     if _SANDBOX in os.environ:
         run_sandbox(Path(sys.argv[1]))
+    elif _COURIER in os.environ:
+        run_courier()
     else:
         run_worker()

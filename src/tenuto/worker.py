@@ -19,6 +19,7 @@ from tenuto import metrics
 from tenuto.engine import DatabaseClock, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.service.accounts import note_keys_used
+from tenuto.service.deliveries import forget_notifications
 from tenuto.service.grants import expire_grants
 from tenuto.service.idempotency import forget_answers
 from tenuto.service.invoicing import collect_invoices, cut_invoices, dun_invoices, finalize_invoices
@@ -26,7 +27,7 @@ from tenuto.service.payments import collect_due, forget_events
 from tenuto.service.refills import refill_due
 from tenuto.service.refunds import refund_due
 from tenuto.service.renewals import renew_due
-from tenuto.service.usage import release_expired
+from tenuto.service.usage import release_expired, replay_suspended
 from tenuto.store.database import Unavailable
 
 LIMIT: Final = 500
@@ -53,6 +54,7 @@ class Sweep(NamedTuple):
 
 SWEEPS: Final = (
     Sweep("release_expired", release_expired, 5.0),
+    Sweep("replay_suspended", replay_suspended, 0.5),
     Sweep("renew_due", renew_due, 0.5),
     Sweep("expire_grants", expire_grants, 1.0),
     Sweep("refill_due", refill_due, 0.5),
@@ -64,6 +66,7 @@ SWEEPS: Final = (
     Sweep("dun_invoices", dun_invoices, 10.0),
     Sweep("forget_events", forget_events, 600.0),
     Sweep("note_keys_used", note_keys_used, 30.0),
+    Sweep("forget_notifications", forget_notifications, 600.0),
     Sweep("forget_answers", forget_answers, 600.0),
 )
 

@@ -18,6 +18,7 @@ from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import Payment, RefillCaps
 from tenuto.core.plan import SCHEMES
 from tenuto.core.subscription import FAILED_RENEWALS
+from tenuto.core.topic import rules_to_settings
 from tenuto.engine import Answer, Once
 from tenuto.service import accounts as service
 from tenuto.service import cards, subscriptions
@@ -38,6 +39,7 @@ from .payments import refused_payment
 from .refills import balance_in, put_refill
 from .routes import PAGING, Call, Param, Route
 from .usage import page_of
+from .webhooks import LevelIn, rules_of_body
 
 NAME_MAX: Final = 200
 EMAIL_MAX: Final = 254
@@ -88,6 +90,7 @@ class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
     stripe_webhook_secret: str | None = None
     refill_caps: RefillCapsIn | None = None
     plans: PlanSettingsIn | None = None
+    levels: list[LevelIn] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class KeyIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -244,6 +247,8 @@ def _sections(given: CompanyChange) -> dict[str, object]:
         sections["refills"] = _caps(given.refill_caps)
     if given.plans is not None:
         sections["plans"] = _plan_settings(given.plans)
+    if not isinstance(given.levels, msgspec.UnsetType):
+        sections["levels"] = None if given.levels is None else rules_to_settings(rules_of_body(given.levels))
     return sections
 
 

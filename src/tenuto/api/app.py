@@ -29,7 +29,25 @@ from tenuto.engine import Answer, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.store.database import Contended, Unavailable
 
-from . import account_plans, accounts, cards, catalog, clock, grants, invoices, pages, payments, plans, refills, usage
+from . import (
+    account_plans,
+    accounts,
+    cards,
+    catalog,
+    clock,
+    deliveries,
+    flags,
+    grants,
+    invoices,
+    pages,
+    pauses,
+    payments,
+    plans,
+    refills,
+    requests,
+    usage,
+    webhooks,
+)
 from .auth import Callers
 from .body import BODY_MAX
 from .openapi import document
@@ -38,8 +56,9 @@ from .usage import error_body
 
 ROUTES: Final = (
     *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *plans.ROUTES, *usage.ROUTES),
-    *(*account_plans.ROUTES, *grants.ROUTES),
-    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES),
+    *(*account_plans.ROUTES, *grants.ROUTES, *flags.ROUTES, *pauses.ROUTES),
+    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES, *requests.ROUTES),
+    *(*webhooks.ROUTES, *deliveries.ROUTES),
 )
 
 STATUSES: Final = {
@@ -158,12 +177,13 @@ async def _judged(
 
 
 _PROVEN_BY_THE_STORE: Final = frozenset(
-    {usage.record_events, usage.finish_event, usage.delete_event, usage.get_balance}
+    {usage.record_events, usage.finish_event, usage.delete_event, usage.get_balance, flags.list_flags, flags.get_flag}
 )
 _OPTIONAL_BODY: Final = frozenset(
     {
         *(accounts.open_balance, accounts.issue_key, invoices.cut_invoice, invoices.make_link, cards.make_link),
-        *(payments.refund_payment, payments.resume_capture, account_plans.cancel_plan),
+        *(payments.refund_payment, payments.resume_capture, account_plans.cancel_plan, *pauses.WITHOUT_BODY),
+        *(webhooks.subscribe, webhooks.rotate_secret, deliveries.send_test),
     }
 )
 _SINGLE: Final = {
@@ -310,7 +330,11 @@ class Application:
         hot = {(route.method, route.serve): route for route in ROUTES}
         self._record = hot["POST", usage.record_events]
         self._finish = hot["PUT", usage.finish_event]
-        self._balance = hot["GET", usage.get_balance]
+        self._reads = {
+            ("balance", 5): (hot["GET", usage.get_balance], "denomination"),
+            ("flags", 4): (hot["GET", flags.list_flags], None),
+            ("flags", 5): (hot["GET", flags.get_flag], "name"),
+        }
         self._litestar = Litestar(
             route_handlers=[
                 *(self._endpoint(path, routes) for path, routes in _by_path().items()),
@@ -374,8 +398,11 @@ class Application:
         parts = path.split("/")
         if method == "POST" and len(parts) == 4 and parts[1] == "accounts" and parts[3] == "events":  # noqa: PLR2004
             return self._record, {"account_id": parts[2]}
-        if method == "GET" and len(parts) == 5 and parts[1] == "accounts" and parts[3] == "balance":  # noqa: PLR2004
-            return self._balance, {"account_id": parts[2], "denomination": parts[4].replace(_SLASH, "/")}
+        if method == "GET" and len(parts) > 3 and parts[1] == "accounts":  # noqa: PLR2004
+            route, name = self._reads.get((parts[3], len(parts)), (None, None))
+            if route is not None:
+                named = {} if name is None else {name: parts[4].replace(_SLASH, "/")}
+                return route, {"account_id": parts[2], **named}
         if method == "PUT" and len(parts) == 3 and parts[1] == "events":  # noqa: PLR2004
             return self._finish, {"event_id": parts[2]}
         return None

@@ -65,7 +65,7 @@ def handlers(application: Application) -> list[HTTPRouteHandler]:
     @post("/pay/{token:str}")
     async def give_card(request: Request[Any, Any, Any], token: str) -> Response[Any]:
         try:
-            return await _taken(application.engine, token, await _form(request))
+            return await _taken(application.engine, token, await read_form(request))
         except Refusal as refusal:
             return _refused(refusal)
         except (Unavailable, Contended):
@@ -175,7 +175,7 @@ def _refused(refusal: Refusal) -> Response[str]:
     return page(_message("This cannot be done now", refusal.message), 503 if refusal.kind is Kind.BUSY else 409)
 
 
-async def _form(request: Request[Any, Any, Any]) -> dict[str, list[str]]:
+async def read_form(request: Request[Any, Any, Any]) -> dict[str, list[str]]:
     """The fields of a small form."""
     body = b""
     async for chunk in request.stream():

@@ -197,14 +197,16 @@ async def _owned(call: Call) -> tuple[int, int]:
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
-def _life(given: int | None) -> timedelta:
+def link_life(given: int | None) -> timedelta:
+    """How long a link is to be good for."""
     if given is None:
         return service.LINK_LIFE
     most = int(LIFE_MAX.total_seconds())
     return timedelta(seconds=bodies.whole(given, "expires_in_seconds", least=60, most=most))
 
 
-def _return_url(given: str | None) -> str | None:
+def return_address(given: str | None) -> str | None:
+    """Where a person may be sent afterwards: https, or this very computer."""
     if given is None:
         return None
     address = bodies.token(given, "return_url", URL_MAX)
@@ -231,7 +233,7 @@ async def make_link(call: Call) -> Answer:
     """A link to a page on which the account's person gives a card."""
     account = await call.account()
     given = call.decoded(CardLinkIn) if call.body else CardLinkIn()
-    life, address = _life(given.expires_in_seconds), _return_url(given.return_url)
+    life, address = link_life(given.expires_in_seconds), return_address(given.return_url)
 
     ask = plan_asked(given)
 
@@ -254,7 +256,7 @@ async def make_account_link(call: Call) -> Answer:
         "stripe_id": None,
         "credit_limit": None,
     }
-    life, address = _life(given.expires_in_seconds), _return_url(given.return_url)
+    life, address = link_life(given.expires_in_seconds), return_address(given.return_url)
     ask = plan_asked(given)
 
     async def verb(unit: Unit) -> tuple[Account, Link, str]:

@@ -131,6 +131,7 @@ async def _stop_at(engine: Engine, environment: Environment, offset: timedelta, 
     done.update(counts)
     found = await engine.environment(environment.id)
     assert found is not None
+    await usage.replay_all(engine, environment.id)
     await usage.release_all_expired(engine, environment.id)
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < give_up_at:

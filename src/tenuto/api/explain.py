@@ -53,6 +53,10 @@ async def explanation(call: Call, event: Event) -> shapes.ExplanationOut:
 
 
 def _sentence(event: Event, charge: shapes.ChargeExplainedOut | None) -> str:
+    if event.state == "suspended":
+        return f"Usage was suspended when {event.quantity} x {event.type} came: it waits, and costs nothing yet."
+    if charge is None and event.first is not None and event.first.state == "suspended" and event.state == "cancelled":
+        return f"{event.quantity} x {event.type} was cancelled and costs nothing."
     if charge is None:
         return f"No price covers events of type {event.type}: it was recorded and costs nothing."
     by = "its own override" if charge.price is None else f"version {charge.price.version} of price {charge.price.id}"

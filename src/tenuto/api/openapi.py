@@ -14,6 +14,8 @@ from tenuto.core.event import EVENTS_MAX
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
 from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX
+from tenuto.core.topic import TOPICS
+from tenuto.service.webhooks import IN_FLIGHT_MAX
 
 from .account_plans import UNITS_MAX
 from .routes import LIMIT_MAX, Param, Route
@@ -49,9 +51,13 @@ _PATTERNS: Final = {
     "card_id": "^card_[0-9a-z]{18}$",
     "payment_id": "^pay_[0-9a-z]{18}$",
     "grant_id": "^g_[0-9a-z]{18}$",
+    "webhook_id": "^w_[0-9a-z]{8}$",
+    "notification_id": "^wd_[0-9a-z]{18}$",
+    "topic": r"^(\*|[a-z_.]{1,64})$",
     "mode": "^(test|live)$",
     "position": "^[1-9][0-9]{0,8}$",
     "denomination": "^[!-~]{1,64}$",
+    "name": "^[!-~]{1,64}$",
 }
 
 _WHOLE: Final = {"minimum": 0, "maximum": AMOUNT_MAX}
@@ -113,7 +119,12 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "usd_charge": {"integer": _WHOLE},
     "threshold": {"integer": _WHOLE},
     "skipped": {"string": {"enum": ["process", "void"]}},
+    "queued": {"string": {"enum": ["replay", "void", "keep"]}},
     "default": {"boolean": {"const": True}},
+    "amounts": {"array": {"minItems": 1, "maxItems": 10}},
+    "OfferIn.amount": {"integer": _ABOVE_ZERO},
+    "TopupRequestIn.message": {"string": {"minLength": 1, "maxLength": 1000}},
+    "OverageRequestIn.message": {"string": {"minLength": 1, "maxLength": 1000}},
     "return_url": {
         "string": {"pattern": r"^(https://|http://localhost|http://127\.0\.0\.1)[!-~]*$", "maxLength": 2000}
     },
@@ -194,6 +205,27 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "plan_renewal_cadence": {"string": {"pattern": "^[A-Za-z_]{1,16}$"}},
     "enable_card_collector": {"": {"description": "True (or 1) gives the account a `card_collector_url`."}},
     "token": {"string": {"pattern": "^[!-~]{1,255}$"}},
+    "url": {"string": {"pattern": r"^https://[!-~]+$", "maxLength": 2000}},
+    "username": {"string": {"pattern": "^[ -9;-~]{1,255}$"}},
+    "WebhookIn.password": {"string": {"pattern": "^[ -~]{1,255}$", "writeOnly": True}},
+    "WebhookChange.password": {"string": {"pattern": "^[ -~]{1,255}$", "writeOnly": True}},
+    "WebhookIn.description": {"string": {"maxLength": 255}},
+    "WebhookChange.description": {"string": {"maxLength": 255}},
+    "max_in_flight": {"integer": {"minimum": 1, "maximum": IN_FLIGHT_MAX}},
+    "topics": {"array": {"maxItems": 50}},
+    "topic": {"string": {"enum": ["*", *TOPICS]}},
+    "threshold_percentage": {"integer": {"minimum": 1, "maximum": 100}},
+    "remaining_percentage": {"integer": {"minimum": 1, "maximum": 100}},
+    "credit_limit_percentage": {"integer": {"minimum": 1, "maximum": 10_000}},
+    "level": {"integer": _ABOVE_ZERO},
+    "levels": {"array": {"maxItems": 20}},
+    "LevelIn.action": {"string": {"enum": ["notify", "flag", "block"]}},
+    "LevelIn.flag": {"string": {"pattern": "^[!-~]{1,64}$"}},
+    "overlap_seconds": {"integer": {"minimum": 0, "maximum": 604_800}},
+    "message": {"string": {"minLength": 1, "maxLength": 500}},
+    "from_id": {"string": {"pattern": "^wd_[0-9a-z]{18}$"}},
+    "to_id": {"string": {"pattern": "^wd_[0-9a-z]{18}$"}},
+    "ReplayIn.status": {"string": {"enum": ["failed", "delivered"]}},
     "billing_address_id": {"": _LATER},
 }
 """What a field of a body takes beyond its kind, by JSON type ("" for raw JSON); ``Shape.field`` before ``field``."""
@@ -361,6 +393,8 @@ def _query_parameter(param: Param) -> dict[str, Any]:
             schema = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}
         case "boolean":
             schema = {"type": "boolean"}
+        case "whole":
+            schema = {"type": "integer", **_SIGNED}
         case "moment":
             schema = {"type": "string", "format": "date-time"}
         case "text" | "cursor":

@@ -21,10 +21,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tenuto import metrics
 from tenuto.core.outcomes import REFUSALS
+from tenuto.core.topic import TOPICS
 from tenuto.store import accounts
 from tenuto.store.database import Unavailable
 
-from . import card_pages, invoice_pages
+from . import card_pages, invoice_pages, request_pages
 
 if TYPE_CHECKING:
     from .app import Application
@@ -60,7 +61,8 @@ _HEAD: Final = (
     '<link rel="icon" href="data:,">\n<link rel="stylesheet" href="/static/docs.css">\n'
 )
 _LINKS: Final = (
-    '<header><a href="/docs">API</a><a href="/docs/errors">Errors</a><a href="/openapi.json">OpenAPI</a></header>\n'
+    '<header><a href="/docs">API</a><a href="/docs/errors">Errors</a><a href="/docs/topics">Topics</a>'
+    '<a href="/openapi.json">OpenAPI</a></header>\n'
 )
 _API_PAGE: Final = (
     f"{_HEAD}<title>Tenuto API</title>\n"
@@ -97,12 +99,27 @@ def errors_page(statuses: dict[str, int]) -> str:
     )
 
 
+def topics_page() -> str:
+    """The page of what webhooks can hear: a section per topic, named by it, with the fields of its ``data``."""
+    sections = "".join(
+        f'<section id="{name}"><h2><code>{name}</code></h2><p>{escape(topic.what)}</p>'
+        f"<p>{', '.join(f'<code>{field}</code>' for field in topic.fields)}</p></section>\n"
+        for name, topic in TOPICS.items()
+    )
+    return (
+        f'{_HEAD}<title>Tenuto topics</title>\n</head>\n<body>\n{_LINKS}<main class="text">\n<h1>Topics</h1>\n'
+        "<p>Every topic that a webhook can hear, with the fields of its <code>data</code>. What is about an account"
+        f" carries its <code>metadata</code> too.</p>\n{sections}</main>\n</body>\n</html>\n"
+    )
+
+
 def handlers(openapi: dict[str, Any], application: Application) -> list[HTTPRouteHandler]:
     """The handlers, for Litestar."""
     from .app import STATUSES  # noqa: PLC0415 - app makes these pages, so at the top this would be a circle
 
     spec = msgspec.json.encode(openapi)
     errors = errors_page({code: STATUSES[kind] for code, (kind, _) in REFUSALS.items()})
+    topics = topics_page()
 
     @get("/openapi.json")
     async def openapi_document() -> Response[bytes]:
@@ -116,13 +133,19 @@ def handlers(openapi: dict[str, Any], application: Application) -> list[HTTPRout
     async def errors_reference() -> Response[str]:
         return Response(errors, media_type=HTML, headers=_PAGE_HEADERS)
 
+    @get("/docs/topics")
+    async def topics_reference() -> Response[str]:
+        return Response(topics, media_type=HTML, headers=_PAGE_HEADERS)
+
     return [
         *invoice_pages.handlers(application),
         *card_pages.handlers(application),
+        *request_pages.handlers(application),
         *_probes(application),
         openapi_document,
         api_page,
         errors_reference,
+        topics_reference,
         _static(),
     ]
 

@@ -21,7 +21,7 @@ import msgspec
 from tenuto.core.catalog import PER_MAX
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, beneath, invalid
-from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX, Cadence
+from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX, Cadence, FlagValue
 
 from . import body as bodies
 from .catalog import Amount, EventPriceIn, match_of, terms_of
@@ -68,6 +68,12 @@ class ListedBalanceIn(PlanBalanceIn, forbid_unknown_fields=True, kw_only=True):
     denomination: str
 
 
+class MeteredIn(msgspec.Struct, forbid_unknown_fields=True):
+    """A flag that is on while there is something on a balance."""
+
+    metered: str
+
+
 class PlanChange(msgspec.Struct, forbid_unknown_fields=True):
     """Terms of a plan, or changes to them; ``charge_*`` and ``billing_period`` are the earlier shape."""
 
@@ -79,7 +85,7 @@ class PlanChange(msgspec.Struct, forbid_unknown_fields=True):
     charge_denomination: str | msgspec.UnsetType = msgspec.UNSET
     billing_period: str | msgspec.UnsetType = msgspec.UNSET
     balances: dict[str, PlanBalanceIn | None] | list[ListedBalanceIn] | msgspec.UnsetType = msgspec.UNSET
-    flags: dict[str, bool | int | str | None] | msgspec.UnsetType | None = msgspec.UNSET
+    flags: dict[str, bool | int | str | MeteredIn | None] | msgspec.UnsetType | None = msgspec.UNSET
     trial_days: int | msgspec.UnsetType | None = msgspec.UNSET
     setup_fee: int | msgspec.UnsetType | None = msgspec.UNSET
     minimum_spend: int | msgspec.UnsetType | None = msgspec.UNSET
@@ -262,16 +268,22 @@ def _unit_costs(given: int | Mapping[str, int | None] | None, path: str) -> int 
     return costs
 
 
-def _flags(given: Mapping[str, bool | int | str | None]) -> dict[str, Any]:
+def _flags(given: Mapping[str, bool | int | str | MeteredIn | None]) -> dict[str, Any]:
     if len(given) > FLAGS_MAX:
         raise invalid("flags", f"at most {FLAGS_MAX} flags.", "out_of_range")
-    for name, value in given.items():
-        bodies.token(name, "flags", FLAG_NAME_MAX)
-        if isinstance(value, str):
-            bodies.text(value, f"flags.{name}", shortest=0)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            bodies.whole(value, f"flags.{name}", least=-AMOUNT_MAX)
-    return dict(given)
+    return {
+        bodies.token(name, "flags", FLAG_NAME_MAX): None if value is None else flag_value(value, f"flags.{name}")
+        for name, value in given.items()
+    }
+
+
+def flag_value(given: bool | int | str | MeteredIn, path: str) -> FlagValue:  # noqa: FBT001 - the value of a flag
+    """The value of a flag: on or off, a limit, a text, or the balance that it follows."""
+    if isinstance(given, MeteredIn):
+        return {"metered": bodies.token(given.metered, f"{path}.metered", bodies.DENOMINATION_MAX)}
+    if isinstance(given, str):
+        return bodies.text(given, path, shortest=0)
+    return given if isinstance(given, bool) else bodies.whole(given, path, least=-AMOUNT_MAX)
 
 
 def _event_prices(given: Sequence[EventPriceIn]) -> list[dict[str, Any]]:

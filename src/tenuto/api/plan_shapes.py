@@ -46,7 +46,7 @@ class PlanOut(Shape):
     refill_cadence: str | None
     renewals: dict[str, RenewalOut]
     balances: dict[str, PlanBalanceOut]
-    flags: dict[str, bool | int | str]
+    flags: dict[str, bool | int | str | dict[str, str]]
     trial_days: int
     setup_fee: int
     minimum_spend: int | None
@@ -72,7 +72,7 @@ def plan(row: PlanRow, environment: Environment) -> PlanOut:
         refill_cadence=_refill_cadence(row, terms),
         renewals={cadence: RenewalOut(amount) for cadence, amount in terms.renewals.items()},
         balances={name: _balance(found, row.terms["balances"][name]) for name, found in terms.balances.items()},
-        flags=dict(terms.flags),
+        flags={name: dict(v) if isinstance(v, Mapping) else v for name, v in terms.flags.items()},
         trial_days=terms.trial_days,
         setup_fee=terms.setup_fee,
         minimum_spend=terms.minimum_spend,

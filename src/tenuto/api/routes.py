@@ -7,6 +7,7 @@ OpenAPI document (``openapi``) are made from the same rows, so none can drift fr
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ import msgspec
 
 from tenuto.core.identifiers import read, read_of_account, spell
 from tenuto.core.invoice import settings_of
+from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer, Engine, Once, microseconds
 from tenuto.service.idempotency import Steps, run_in_steps, run_once
@@ -168,7 +170,7 @@ class Call:
         return await run_in_steps(self.engine, self.environment, self.idempotency(), steps)
 
     def idempotency(self) -> Once | None:
-        """The key of the request with the digest of method, path and body in one spelling (contract 2.2, design 6)."""
+        """The key of the request, with a digest of all that is asked in one spelling (contract 2.2, design 6)."""
         found, older = self.headers.get(b"idempotency-key"), self.headers.get(b"x-dedupeid")
         if found is None:
             found = older
@@ -182,6 +184,8 @@ class Call:
             raise Refusal("idempotency_key_invalid") from error
         canonical = msgspec.json.encode(msgspec.json.decode(self.body), order="sorted") if self.body else b""
         path = self.route.path.format(**self.params)
+        if self.query:
+            path += f"?{sorted(self.query.items())}"
         digest = hashlib.blake2b(f"{self.route.method} {path}\n".encode() + canonical, digest_size=16)
         return Once(key, digest.digest())
 
@@ -242,9 +246,10 @@ class Call:
 
 
 _PAGING: Final = ("limit", "cursor")
+_WHOLE: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
-def _read_param(param: Param, text: str) -> object:  # noqa: C901 - one case a kind
+def _read_param(param: Param, text: str) -> object:  # noqa: C901, PLR0912 - one case a kind
     if len(text) > QUERY_TEXT_MAX:
         raise invalid(param.name, f"takes at most {QUERY_TEXT_MAX} characters.")
     if "\0" in text:
@@ -258,6 +263,10 @@ def _read_param(param: Param, text: str) -> object:  # noqa: C901 - one case a k
             if text not in {"true", "false"}:
                 raise invalid(param.name, "is true or false.")
             return text == "true"
+        case "whole":
+            if not _WHOLE.fullmatch(text):
+                raise invalid(param.name, "takes a whole number.")
+            return bodies.whole(int(text), param.name, least=-AMOUNT_MAX)
         case "event_id":
             found = read_of_account("e", text)
             if found is None:

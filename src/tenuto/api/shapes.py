@@ -14,9 +14,11 @@ from tenuto.core.invoice import InvoiceSettings, settings_of
 from tenuto.core.ledger import Transaction
 from tenuto.core.money import Exact, exact_text, fraction_text, parse_fraction, residue_text
 from tenuto.core.payment import RefillCaps
+from tenuto.core.topic import level_fields
 from tenuto.store.accounts import Account, AccountPlan, Environment, Key
 from tenuto.store.catalog import terms_of_row
 from tenuto.store.database import Record
+from tenuto.store.flags import FlagRow
 from tenuto.store.records import BalanceRow
 
 from .body import spelled
@@ -58,6 +60,7 @@ class CompanyOut(Shape):
     stripe_webhook_secret: str | None
     refill_caps: RefillCapsOut
     plans: PlanSettingsOut
+    levels: list[dict[str, Any]]
     invoicing: dict[str, Any]
     created_at: str | None
 
@@ -120,7 +123,7 @@ class AccountOut(Shape):
     last_plan_renewal: str | None
     next_plan_renewal: str | None
     plan_status: str
-    flags: list[dict[str, Any]]
+    flags: list[FlagOut]
     credit_limit: int | None
     owed_balance: int
     owed_balances: dict[str, int]
@@ -128,9 +131,32 @@ class AccountOut(Shape):
     credit_blocked: bool
     usage_suspended: bool
     capture_suspended: bool
+    paused_at: str | None
+    paused_by: str | None
+    credit_blocked_at: str | None
+    credit_blocked_by: str | None
+    usage_suspended_at: str | None
+    events_waiting: int
+    replaying: bool
     created_at: str | None
     updated_at: str | None
     card_collector_url: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class FlagOut(Shape):
+    """A flag as it stands. ``value`` is the limit or the text; ``overrides`` what the plan says under one set by hand.
+
+    ``source`` is `plan`, `operator` or `system`; `none`: nobody set it.
+    """
+
+    name: str
+    type: str | None
+    enabled: bool
+    value: int | str | None
+    denomination: str | None
+    source: str
+    overrides: bool | int | str | dict[str, str] | None
+    updated_at: str | None
 
 
 class BalanceOut(Shape):
@@ -380,6 +406,10 @@ def company(environment: Environment) -> CompanyOut:
         plans=PlanSettingsOut(
             **{"scheme": "sleeping_beauty", "failed_renewal": "past_due", **environment.money.get("plans", {})}
         ),
+        levels=[
+            {**level_fields(rule.level), "denomination": rule.denomination, "action": rule.action, "flag": rule.flag}
+            for rule in terms.listening.rules
+        ],
         invoicing=invoicing(settings_of(environment.money)),
         created_at=spelled(environment.created_at),
     )
@@ -433,14 +463,21 @@ def account(found: Account, owed: Mapping[str, int] | None = None, currency: str
         last_plan_renewal=None if plan is None else spelled(plan.renewed_at),
         next_plan_renewal=None if plan is None else _next_renewal(plan),
         plan_status="NONE" if plan is None else plan.status.upper(),
-        flags=[] if plan is None or plan.status in {"pending_card", "cancelled"} else _flags(plan),
+        flags=[flag(row) for row in found.flags],
         credit_limit=found.credit_limit,
         owed_balance=(owed or {}).get(currency, 0),
         owed_balances=dict(owed or {}),
         paused=found.paused_at is not None,
         credit_blocked=found.credit_blocked_at is not None,
-        usage_suspended=False,
+        usage_suspended=found.usage_suspended_at is not None,
         capture_suspended=found.capture_suspended,
+        paused_at=spelled(found.paused_at),
+        paused_by=found.paused_by,
+        credit_blocked_at=spelled(found.credit_blocked_at),
+        credit_blocked_by=found.credit_blocked_by,
+        usage_suspended_at=spelled(found.usage_suspended_at),
+        events_waiting=found.waiting,
+        replaying=found.is_replaying,
         created_at=spelled(found.created_at),
         updated_at=spelled(found.updated_at),
     )
@@ -451,19 +488,19 @@ def _next_renewal(plan: AccountPlan) -> str | None:
     return spelled(plan.period_end) if is_renewing else None
 
 
-def _flags(plan: AccountPlan) -> list[dict[str, Any]]:
-    """The flags that a plan gives: on or off, or a limit (contract 3.10)."""
-    return [
-        {
-            "name": name,
-            "type": "binary" if isinstance(value, bool) else "limit",
-            "enabled": bool(value) if isinstance(value, bool) else True,
-            "value": value,
-            "source": "plan",
-            "updated_at": spelled(plan.changed_at),
-        }
-        for name, value in sorted(plan.flags.items())
-    ]
+def flag(row: FlagRow) -> FlagOut:
+    """A flag as it stands."""
+    found, over = row.flag, row.flag.overrides
+    return FlagOut(
+        name=found.name,
+        type=found.type,
+        enabled=found.enabled,
+        value=found.value,
+        denomination=found.denomination,
+        source=found.source,
+        overrides=dict(over) if isinstance(over, Mapping) else over,
+        updated_at=spelled(row.updated_at),
+    )
 
 
 def balance(row: BalanceRow) -> BalanceOut:

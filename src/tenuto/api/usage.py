@@ -487,7 +487,7 @@ async def explain_event(call: Call) -> Answer:
 _EVENT_FILTERS: Final = (
     *PAGING,
     Param("type", "text", "Only events of this type."),
-    Param("state", "complete|pending|cancelled", "Only events in this state."),
+    Param("state", "complete|pending|cancelled|suspended", "Only events in this state."),
     Param("gated", "boolean", "Only events that did, or did not, ask for the gate."),
     Param("key", "text", "Only the event with this key."),
     Param("tag", "usage|revenue|payout", "Only events with this tag."),

@@ -13,13 +13,18 @@ from typing import Final, NamedTuple, TypeVar
 
 from argon2 import PasswordHasher
 
+from tenuto.core.entitlement import Flag, flags_of_rules, shown
+from tenuto.core.event import AccountState
 from tenuto.core.identifiers import spell
 from tenuto.core.ledger import Transaction, adjust, open_balance
+from tenuto.core.notification import BLOCKED_BY_LEVEL, keeps_block
 from tenuto.core.outcomes import Refusal
+from tenuto.core.topic import SYSTEM_FLAGS, FlagChange
 from tenuto.engine import Engine
-from tenuto.store import accounts, ledger
+from tenuto.store import accounts, flags, ledger
 from tenuto.store.accounts import Account, Environment, Key
 from tenuto.store.database import Unit
+from tenuto.store.pauses import Word
 
 Seen = TypeVar("Seen")
 
@@ -42,6 +47,8 @@ ALL_SCOPES: Final = (
 )
 """Every scope a key can have. A key made without a list gets those of the key that makes it."""
 
+LIFTED_MAX: Final = 500
+"""Blocks that other levels, or a new default credit limit, end at once; others end with the next movement of their account."""
 CLOCK_MAX: Final = datetime(2099, 1, 1, tzinfo=UTC)
 _BASE62: Final = string.digits + string.ascii_letters
 _PASSWORDS: Final = PasswordHasher(time_cost=2, memory_cost=47_104, parallelism=1)
@@ -170,6 +177,10 @@ async def change_company(
         await accounts.update_company(unit, environment.company_id, name)
     await accounts.update_settings(unit, environment.id, settings)
     await accounts.raise_revision(unit, environment.id, engine.now())
+    changed = await accounts.read_environment(unit, environment.id)
+    if changed is not None and changed.terms.listening != environment.terms.listening:
+        for account_id in await accounts.list_blocked(unit, environment.id, BLOCKED_BY_LEVEL, LIFTED_MAX):
+            await _lift_block(engine, unit, changed, account_id)
 
 
 async def clock_target(
@@ -243,9 +254,11 @@ async def edit_account(
     engine: Engine, unit: Unit, environment: Environment, account_id: int, changes: Mapping[str, object]
 ) -> Account:
     """Change name, email, metadata, Stripe id or credit limit."""
-    await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
+    before = await ledger.take_account(unit, environment.id, account_id, engine.now_of(environment))
     if changes:
         await accounts.update_account(unit, account_id, changes, engine.now_of(environment), engine.tick())
+    if "credit_limit" in changes:
+        await _follow_limit(engine, unit, environment, before)
     found = await accounts.read_account(unit, environment.id, account_id)
     assert found is not None
     return found
@@ -284,6 +297,45 @@ async def limit_balance(
         raise Refusal("not_found")
     tick = max(engine.tick(), state.tick + 1)
     await ledger.save_credit_limit(unit, account_id, tick, denomination, credit_limit)
+    await _follow_limit(engine, unit, environment, state)
+
+
+async def _follow_limit(engine: Engine, unit: Unit, environment: Environment, before: AccountState) -> None:
+    """Keep and tell which flags of the company's rules another limit of an account changes, and end its block.
+
+    No movement will tell it: whoever keeps what flagbacks say would go on with what was true before.
+    """
+    now, listening = engine.now_of(environment), environment.terms.listening
+    after = await ledger.take_account(unit, environment.id, before.account_id, now)
+
+    def raised(state: AccountState) -> dict[str, bool]:
+        return flags_of_rules(listening.rules, state.balances, state.credit_limit, listening.default_credit_limit)
+
+    was, tick = raised(before), max(engine.tick(), after.tick + 1)
+    changes = [
+        FlagChange(tick, name, "system", None, "the credit limit has changed", *(_binary(name, up) for up in both))
+        for name, is_up in raised(after).items()
+        if (both := (was[name], is_up)) and was[name] != is_up and name not in SYSTEM_FLAGS
+    ]
+    if changes:
+        await flags.save_changes(unit, environment.id, before.account_id, changes, now)
+    await _lift_block(engine, unit, environment, before.account_id)
+
+
+def _binary(name: str, is_up: bool) -> dict[str, object] | None:  # noqa: FBT001 - a state, not a switch
+    return shown(Flag(name, "binary", is_up, None, None, "system"))
+
+
+async def _lift_block(engine: Engine, unit: Unit, environment: Environment, account_id: int) -> None:
+    """End the block of an account that a level began, where nothing justifies it any more (contract 3.8)."""
+    now, listening = engine.now_of(environment), environment.terms.listening
+    state = await ledger.take_account(unit, environment.id, account_id, now)
+    if state.blocked_by != BLOCKED_BY_LEVEL:
+        return
+    if not any(keeps_block(balance, state.credit_limit, listening) for balance in state.balances.values()):
+        lifted = {"credit_blocked_at": None, "credit_blocked_by": None}
+        word = Word(reason="what is owed is within the limit again")
+        await accounts.update_account(unit, account_id, lifted, now, engine.tick(), word)
 
 
 async def adjust_balance(

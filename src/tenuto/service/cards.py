@@ -20,12 +20,14 @@ from tenuto.core.refill import resumed
 from tenuto.engine import Engine
 from tenuto.gateway.messages import read_event
 from tenuto.gateway.port import BadSignature, Card, CardDeclined, GatewayEvent, GatewayRefused, GatewayUnclear
-from tenuto.store import accounts, invoices, ledger, payments, refills, subscriptions
+from tenuto.store import accounts, invoices, ledger, payments, refills, requests, subscriptions
 from tenuto.store.accounts import Account, Environment
 from tenuto.store.database import Unit, translated
 from tenuto.store.payments import Link, StoredCard
 
 LINK_LIFE: Final = timedelta(days=7)
+BACK_LIFE: Final = timedelta(hours=1)
+"""How long somebody who was sent here by another page of ours has to give a card."""
 CARDS_MAX: Final = 20
 KEY_SECONDS: Final = 30.0
 _SECRET_KEY: Final = re.compile(r"(sk|rk)_(test|live)_[0-9A-Za-z_]{10,240}", re.ASCII)
@@ -294,8 +296,24 @@ async def make_link(
     link = Link(account_id, tick, environment.id, "card", None, None, return_url, real_now + life, None, real_now)
     await payments.insert_link(unit, link)
     await ledger.raise_tick(unit, account_id, tick)
-    public = spell_of_account("pl", account_id, tick)
-    return link, f"{public}.{engine.vault.sign(f'link {public}')}"
+    return link, token_of(engine, link)
+
+
+def token_of(engine: Engine, link: Link) -> str:
+    """What stands in the address of a link."""
+    public = spell_of_account("pl", link.account_id, link.id)
+    return f"{public}.{engine.vault.sign(f'link {public}')}"
+
+
+async def link_back_to(engine: Engine, environment: Environment, account_id: int, address: str) -> str:
+    """The token of a link from which somebody comes back to ``address`` with a card; one that is still good is kept."""
+    async with translated(), engine.database.writing() as unit:
+        await ledger.lock_accounts(unit, [account_id])
+        found = await requests.find_card_link(unit, account_id, address, engine.now())
+        if found is not None:
+            return token_of(engine, found)
+        made = await make_link(engine, unit, environment, account_id, return_url=address, life=BACK_LIFE)
+        return made[1]
 
 
 async def open_link(engine: Engine, token: str) -> tuple[Link, Environment]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tenuto.core.outcomes import Refusal
 from tenuto.engine import Answer, Engine, Once
-from tenuto.store import ledger
+from tenuto.store import answers
 from tenuto.store.accounts import Environment
 from tenuto.store.database import AccountMovedOn, Contended, KeyIsKnown, Unit, translated
 
@@ -49,7 +49,7 @@ async def run_once(
                     return _opened(engine, environment, once, stored)
                 body = render(await verb(unit))
                 kept = engine.vault.seal(body.decode(), context=_context(environment, once)) if is_secret else body
-                await ledger.store_answer(unit, environment.id, once.key, 200, kept)
+                await answers.store_answer(unit, environment.id, once.key, 200, kept)
                 return Answer(200, body)
         except AccountMovedOn:
             continue
@@ -104,11 +104,11 @@ async def run_in_steps(engine: Engine, environment: Environment, once: Once | No
     except Refusal:
         if once is not None and steps.leaves_nothing:
             async with engine.database.writing() as unit:
-                await ledger.let_go_of_answer(unit, environment.id, once.key)
+                await answers.let_go_of_answer(unit, environment.id, once.key)
         raise
     if once is not None and answer.status != ACCEPTED:
         async with engine.database.writing() as unit:
-            await ledger.store_answer(unit, environment.id, once.key, answer.status, answer.body)
+            await answers.store_answer(unit, environment.id, once.key, answer.status, answer.body)
     return answer
 
 
@@ -125,9 +125,9 @@ def _opened(engine: Engine, environment: Environment, once: Once, stored: Answer
 
 async def _known(unit: Unit, environment_id: int, once: Once, now: datetime) -> Answer | bool:
     """The stored answer of a key; else whether it was claimed before (True) or is now ours (False)."""
-    if await ledger.claim_answer(unit, environment_id, once.key, once.fingerprint, now):
+    if await answers.claim_answer(unit, environment_id, once.key, once.fingerprint, now):
         return False
-    found = (await ledger.find_answers(unit, [(environment_id, once.key)])).get((environment_id, once.key))
+    found = (await answers.find_answers(unit, [(environment_id, once.key)])).get((environment_id, once.key))
     if found is None:
         raise AccountMovedOn
     if found.fingerprint != once.fingerprint:
@@ -146,4 +146,4 @@ async def _claim(unit: Unit, environment_id: int, once: Once, now: datetime) -> 
 async def forget_answers(engine: Engine, *, now: datetime, limit: int) -> int:
     """Sweep: delete stored answers past their life; event keys live for ever in their events."""
     async with engine.database.writing() as unit:
-        return await ledger.forget_answers(unit, now - ANSWER_LIFE, limit)
+        return await answers.forget_answers(unit, now - ANSWER_LIFE, limit)

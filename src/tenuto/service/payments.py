@@ -42,7 +42,7 @@ from tenuto.core.refill import SETTINGS, Refill, begun_monthly, filled, parked
 from tenuto.core.subscription import failed_renewal, still_holds
 from tenuto.engine import Engine, Once
 from tenuto.gateway.port import GatewayEvent, GatewayRefused, GatewayUnclear, Intent
-from tenuto.store import accounts, due, invoices, ledger, payments, refills, subscriptions
+from tenuto.store import accounts, due, invoices, ledger, pauses, payments, refills, requests, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Record, Unit, translated
 
@@ -407,6 +407,7 @@ async def _credit(engine: Engine, unit: Unit, environment: Environment, payment:
     if payment.reason in FOR_PLANS:
         await _do_step(engine, unit, payment, now)
         return
+    await requests.complete_topup(unit, payment, now=now, real_now=engine.now())
     if is_fiat(payment.denomination) and payment.units and payment.reason != "plan_end":
         await invoices.settle_incoming(unit, payment, now=now, tick=engine.tick())
     if payment.reason in {"refill", "threshold_refill"}:
@@ -617,7 +618,7 @@ async def _set_capture(
     changes = {"capture_suspended": is_suspended}
     if account_id is None:
         await accounts.lock_environment(unit, environment.id)
-        await accounts.update_settings(unit, environment.id, changes)
+        await pauses.pause_company(unit, environment.id, changes, engine.now_of(environment), pauses.BY_HAND)
         await accounts.raise_revision(unit, environment.id, engine.now())
         return
     now = engine.now_of(environment)

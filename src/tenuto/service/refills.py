@@ -218,7 +218,7 @@ async def _fund(
 ) -> int:
     """Pay from another balance, or for nothing, in this unit; the last id given. Raises Refusal where it cannot."""
     source = state.balances.get(payment.currency) or open_balance(payment.currency)
-    limit = credit_limit_of(source, state.credit_limit, environment.terms)
+    limit = credit_limit_of(source, state.credit_limit, environment.terms.default_credit_limit)
     moves = funded(state, payment, limit=limit, id=tick, now=now)
     await payments.insert_payment(unit, payment)
     await ledger.save_moves(unit, state, moves[-1][1].id, moves, now)

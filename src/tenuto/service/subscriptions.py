@@ -37,6 +37,7 @@ from tenuto.engine import Engine, Once
 from tenuto.store import ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
 from tenuto.store.database import Reader, Unit, translated
+from tenuto.store.flags import Replaced, follow_plans
 from tenuto.store.subscriptions import Moment, Standing, StoredStep
 
 AT_ONCE: Final = 50
@@ -371,7 +372,10 @@ async def agree_terms(
     await subscriptions.put_subscriptions(unit, [after], now)
     held = {name: state.balances.get(name) or open_balance(name) for name in agreed.terms.balances}
     await subscriptions.put_refills(unit, after, agreed.terms, held, now)
-    await ledger.raise_tick(unit, account_id, max(engine.tick(), state.tick + 1))
+    tick = max(engine.tick(), state.tick + 1)
+    other = Replaced(state, after.version_id, after.override_id, {}, tick, None, "other terms were agreed")
+    await follow_plans(unit, [other], now)
+    await ledger.raise_tick(unit, account_id, tick)
     engine.nudge("refill_due")
     return after
 

@@ -15,17 +15,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 
 from tenuto import metrics
 from tenuto.core.event import AccountState, Decision, Event, GatedEvent, Settlement, UsageEvent
 from tenuto.core.outcomes import Refusal
-from tenuto.core.usage import bill_events, expire_event, finish_event, void_event
+from tenuto.core.usage import Queued, bill_events, expire_event, finish_event, replay_events, void_event
 from tenuto.engine import Answer, Engine, Once
 from tenuto.lanes import Again, Lane, Lanes, Lost
-from tenuto.store import ledger, records, subscriptions
+from tenuto.store import accounts, ledger, pauses, records, subscriptions
 from tenuto.store.accounts import Environment
+from tenuto.store.answers import StoredAnswer, find_answers
 from tenuto.store.database import AccountMovedOn, EnvironmentMovedOn, KeyIsKnown, Unavailable, Unit, translated
+from tenuto.store.pauses import Replaying
 
 WAITING_MAX: Final = 20_000
 """Events that may wait in a lane; past it a request is answered 503."""
@@ -35,6 +38,10 @@ REMEMBERED_MAX: Final = 20_000
 """Account states a worker remembers."""
 TIDIED_MAX: Final = 1000
 """Holds past their hour that a lane tidies for one account before it decides; the sweep does the rest."""
+REPLAYED_MAX: Final = 250
+"""Events that were kept aside which a lane takes up for one account at once."""
+REPLAYED_AT_ONCE: Final = 8
+"""Accounts whose events a worker takes up at once."""
 RECOVER_SECONDS: Final = 3.0
 CLOSE_SECONDS: Final = 2.0
 SURE_TURNS: Final = 32
@@ -50,9 +57,18 @@ class Ending(NamedTuple):
     settlement: Settlement | None
 
 
+class Replay(NamedTuple):
+    """Events that were kept aside, to be billed one by one, in order, or to be voided."""
+
+    event_ids: Sequence[int]
+    is_void: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class UsageRequest:
-    """One request for a lane: events to record, an event to end, or neither, which only tidies the account's holds.
+    """One request for a lane: events to record, an event to end, events to replay.
+
+    With nothing of these it only tidies the account's holds.
 
     ``render`` turns the decision into the answer before anything is committed, so that an answer that cannot be
     written can never hide an effect. ``key_id`` is the API key that asked; it is proven with the write.
@@ -65,8 +81,16 @@ class UsageRequest:
     render: Callable[[Decision], Answer]
     events: Sequence[UsageEvent] = ()
     ending: Ending | None = None
+    replay: Replay | None = None
     once: Once | None = None
     dry_run: bool = False
+
+    @property
+    def event_ids(self) -> Sequence[int]:
+        """The stored events that it is about."""
+        if self.replay is not None:
+            return self.replay.event_ids
+        return () if self.ending is None else (self.ending.event_id,)
 
 
 def open_lanes(engine: Engine) -> Lanes[UsageRequest, Answer]:
@@ -89,7 +113,7 @@ def open_lanes(engine: Engine) -> Lanes[UsageRequest, Answer]:
 
 
 def _weight(request: UsageRequest) -> int:
-    return len(request.events) or 1
+    return len(request.events) or len(request.event_ids) or 1
 
 
 class _Remembered:
@@ -114,7 +138,7 @@ class _Batch:
         self.unfinished: set[int] = set()
         self.known: dict[int, dict[bytes, Event | GatedEvent]] = {}
         self.events: dict[tuple[int, int], Event] = {}
-        self.answers: dict[tuple[int, str], ledger.StoredAnswer] = {}
+        self.answers: dict[tuple[int, str], StoredAnswer] = {}
 
 
 class UsageWork:
@@ -203,8 +227,7 @@ class UsageWork:
                 missing[account_id] = now
             else:
                 batch.accounts[account_id] = found
-            if request.ending is not None and (found is None or request.ending.event_id not in found.holds):
-                wanted.append((account_id, request.ending.event_id))
+            wanted += [(account_id, id) for id in request.event_ids if found is None or id not in found.holds]
         if missing:
             await self._load(unit, missing, batch)
         batch.events = await records.load_events(unit, wanted)
@@ -225,10 +248,10 @@ class UsageWork:
                 keys.setdefault(request.account_id, []).extend(digests)
             batch.known = await records.load_known(unit, keys)
             batch.knows_keys = True
-            endings = [(r.account_id, r.ending.event_id) for r in requests if r.ending is not None]
-            batch.events = await records.load_events(unit, endings)
+            wanted = [(request.account_id, id) for request in requests for id in request.event_ids]
+            batch.events = await records.load_events(unit, wanted)
             onces = [(r.environment.id, r.once.key) for r in requests if r.once is not None]
-            batch.answers = await ledger.find_answers(unit, onces)
+            batch.answers = await find_answers(unit, onces)
             return await self._decide_and_save(unit, requests, batch)
 
     async def _load(self, unit: Unit, asked: Mapping[int, datetime], batch: _Batch) -> None:
@@ -271,7 +294,7 @@ class UsageWork:
         before = {account_id: found.state for account_id, found in batch.accounts.items()}
         decided: dict[int, list[Decision]] = {}
         answers: list[Answer | BaseException] = []
-        stored: list[ledger.StoredAnswer] = []
+        stored: list[StoredAnswer] = []
         relied: list[AccountState] = []
         for event in batch.lapsed:
             self._tidy(event, batch, decided)
@@ -297,33 +320,32 @@ class UsageWork:
         request: UsageRequest,
         batch: _Batch,
         decided: dict[int, list[Decision]],
-        stored: list[ledger.StoredAnswer],
+        stored: list[StoredAnswer],
     ) -> Answer:
         environment = batch.environments[request.environment.id]
         if request.key_id is not None and environment.key_in_force(request.key_id, batch.real_now) is None:
             raise Refusal("invalid_credentials")
-        if request.once is not None:
-            earlier = batch.answers.get((environment.id, request.once.key))
-            if earlier is not None:
-                if earlier.fingerprint != request.once.fingerprint:
-                    raise Refusal("key_reused", key=request.once.key)
-                return _replayed(earlier)
+        earlier = None if request.once is None else batch.answers.get((environment.id, request.once.key))
+        if earlier is not None:
+            return _replayed(earlier, request.once)
         account = batch.accounts.get(request.account_id)
         if account is None or account.state.environment_id != environment.id:
             raise Refusal("not_found")
-        if not request.events and request.ending is None:
+        if request.replay is not None:
+            decision = self._replay(request.replay, account, environment, batch, decided)
+            answer = request.render(decision)
+        elif not request.events and request.ending is None:
             return Answer(200, b"%d" % batch.tidied.pop(request.account_id, 0))
-        decision = self._decision(request, account, environment, batch)
-        answer = request.render(decision)
-        if request.dry_run:
-            _need_keys(request, batch)
-            return answer
-        if decision.state.tick != account.state.tick:
-            account.state = decision.state
-            decided.setdefault(request.account_id, []).append(decision)
-            _note(account, decision, batch)
+        else:
+            decision = self._decision(request, account, environment, batch)
+            answer = request.render(decision)
+            if request.dry_run:
+                _need_keys(request, batch)
+                return answer
+            if decision.state.tick != account.state.tick:
+                _carry_on(account, decision, batch, decided)
         if request.once is not None:
-            kept = ledger.StoredAnswer(
+            kept = StoredAnswer(
                 environment.id,
                 request.once.key,
                 request.once.fingerprint,
@@ -342,10 +364,8 @@ class UsageWork:
         if environment is not None:
             now = batch.now[environment.id]
             decision = expire_event(account.state, event, terms=environment.terms, now=now, tick=batch.tick)
-            account.state = decision.state
-            decided.setdefault(event.account_id, []).append(decision)
+            _carry_on(account, decision, batch, decided)
             batch.tidied[event.account_id] = batch.tidied.get(event.account_id, 0) + 1
-            _note(account, decision, batch)
 
     def _decision(
         self, request: UsageRequest, account: _Remembered, environment: Environment, batch: _Batch
@@ -368,6 +388,40 @@ class UsageWork:
         if ending.settlement is None:
             return void_event(state, event, terms=terms, now=now, tick=batch.tick)
         return finish_event(state, event, ending.settlement, terms=terms, now=now, tick=batch.tick)
+
+    def _replay(
+        self,
+        replay: Replay,
+        account: _Remembered,
+        environment: Environment,
+        batch: _Batch,
+        decided: dict[int, list[Decision]],
+    ) -> Decision:
+        """Bill or void events that were kept aside, each by a decision of its own, as if it had come by itself.
+
+        What is not kept aside any more is passed over; so is, of several, what cannot be billed: it goes on waiting.
+        """
+        now, terms, account_id = batch.now[environment.id], environment.terms, account.state.account_id
+        ended: list[Event] = []
+        for event_id in replay.event_ids:
+            event = account.holds.get(event_id) or batch.events.get((account_id, event_id))
+            if event is None or event.state != "suspended":
+                if len(replay.event_ids) == 1:
+                    raise Refusal("not_found") if event is None else Refusal("event_not_suspended", state=event.state)
+                continue
+            try:
+                if replay.is_void:
+                    decision = void_event(account.state, event, terms=terms, now=now, tick=batch.tick)
+                else:
+                    queued = [Queued(event, _properties(event))]
+                    decision = replay_events(account.state, queued, terms=terms, now=now, tick=batch.tick)
+            except Refusal:
+                if len(replay.event_ids) == 1:
+                    raise
+                continue
+            _carry_on(account, decision, batch, decided)
+            ended.extend(decision.finished)
+        return Decision(account.state, now, tuple(ended))
 
     def _remember(self, batch: _Batch) -> None:
         remembered = self._remembered
@@ -392,7 +446,9 @@ def _account_for(requests: Sequence[UsageRequest], answers: Sequence[Answer | Ba
     _log.info("record_usage", requests=len(requests), events=events, refused=refused, ms=round(seconds * 1000, 1))
 
 
-def _replayed(earlier: ledger.StoredAnswer) -> Answer:
+def _replayed(earlier: StoredAnswer, once: Once | None) -> Answer:
+    if once is not None and earlier.fingerprint != once.fingerprint:
+        raise Refusal("key_reused", key=once.key)
     if earlier.status is None:
         raise Refusal("request_in_progress")
     return Answer(earlier.status, earlier.body, is_replay=True)
@@ -402,6 +458,19 @@ def _need_keys(request: UsageRequest, batch: _Batch) -> None:
     """What writes nothing finds no key in its way: only a look at the keys tells whether it has an answer already."""
     if not batch.knows_keys and (request.once is not None or any(event.key_digest for event in request.events)):
         raise KeyIsKnown
+
+
+def _properties(event: Event) -> Mapping[str, object]:
+    """An event's metadata as prices look at it."""
+    found = None if event.metadata is None else msgspec.json.decode(event.metadata)
+    return found if isinstance(found, dict) else {}
+
+
+def _carry_on(account: _Remembered, decision: Decision, batch: _Batch, decided: dict[int, list[Decision]]) -> None:
+    """Let what was decided be what the next request is decided on."""
+    account.state = decision.state
+    decided.setdefault(account.state.account_id, []).append(decision)
+    _note(account, decision, batch)
 
 
 def _note(account: _Remembered, decision: Decision, batch: _Batch) -> None:
@@ -416,9 +485,9 @@ def _note(account: _Remembered, decision: Decision, batch: _Batch) -> None:
     for gated in decision.gated:
         if gated.event.key_digest is not None:
             known.setdefault(account_id, {})[gated.event.key_digest] = gated
-    if decision.finished is not None:
-        account.holds.pop(decision.finished.id, None)
-        batch.events[account_id, decision.finished.id] = decision.finished
+    for event in decision.finished:
+        account.holds.pop(event.id, None)
+        batch.events[account_id, event.id] = event
 
 
 async def release_expired(engine: Engine, *, now: datetime, limit: int) -> int:
@@ -457,3 +526,85 @@ async def _tidy_accounts(engine: Engine, due: Sequence[tuple[int, int, int]]) ->
 
 def _nothing(_: Decision) -> Answer:
     return Answer(200, b"")
+
+
+# --- events that were kept aside --------------------------------------------------------------------------------------
+
+
+async def replay_suspended(engine: Engine, *, now: datetime, limit: int, environment_id: int | None = None) -> int:
+    """Sweep: take up events that were kept aside, of accounts that are marked for it; how many were ended.
+
+    A pass takes a page of each account, so that one with a million events keeps no other waiting. ``now`` is real time.
+    """
+    await _mark_companies(engine, now, limit, environment_id)
+    async with engine.database.reading() as reader:
+        found = await pauses.read_replaying(reader, environment_id, limit, engine.tick())
+    room = asyncio.Semaphore(REPLAYED_AT_ONCE)
+
+    async def one(replaying: Replaying) -> int:
+        async with room:
+            return await _replay_page(engine, replaying)
+
+    return sum(await asyncio.gather(*map(one, found)))
+
+
+async def replay_all(engine: Engine, environment_id: int) -> None:
+    """Take up all that is marked in one half of a company."""
+    while await replay_suspended(engine, now=engine.now(), limit=TIDIED_MAX, environment_id=environment_id):
+        continue
+
+
+async def _mark_companies(engine: Engine, now: datetime, limit: int, environment_id: int | None) -> None:
+    """Mark the accounts of halves of companies whose usage goes on; what was late to be saved is found for a while."""
+    async with engine.database.reading() as reader:
+        marked = await pauses.marked_companies(reader, environment_id)
+    for id, until in marked:
+        is_last = until < now
+        async with engine.database.writing() as unit:
+            await accounts.lock_environment(unit, id)
+            found = await pauses.mark_accounts(unit, id, limit, is_patient=is_last)
+            if is_last and found < limit:
+                await pauses.unmark_company(unit, id, now)
+        engine.reach("replay:marked")
+
+
+async def _replay_page(engine: Engine, replaying: Replaying) -> int:
+    """Take up one page of an account's events; how many were ended. After the last page its mark is gone."""
+    environment = engine.remembered(replaying.environment_id) or await engine.environment(replaying.environment_id)
+    if environment is None:
+        return 0
+    after, done = 0, 0
+    while not done:
+        async with engine.database.reading() as reader:
+            page = await pauses.read_waiting(
+                reader, replaying.account_id, after=after, to=replaying.to, limit=REPLAYED_MAX
+            )
+        engine.reach("replay:read")
+        if page:
+            done = await _replayed_of(engine, environment, replaying, page)
+            engine.reach("replay:saved")
+            # What cannot be billed goes on waiting; those behind it do not.
+            after = page[-1]
+        if len(page) < REPLAYED_MAX:
+            async with engine.database.writing() as unit:
+                await pauses.unmark_account(unit, replaying)
+            engine.reach("replay:unmarked")
+            break
+    return done
+
+
+async def _replayed_of(engine: Engine, environment: Environment, replaying: Replaying, page: Sequence[int]) -> int:
+    request = UsageRequest(
+        environment,
+        None,
+        replaying.account_id,
+        "sweep",
+        lambda decision: Answer(200, b"%d" % len(decision.answers)),
+        replay=Replay(page, replaying.is_void),
+    )
+    try:
+        answer = await engine.lanes.submit(replaying.account_id, request)
+    except Refusal as refusal:
+        _log.warning("replay_suspended", code=refusal.code, account=replaying.account_id, events=len(page))
+        return 0
+    return int(answer.body)

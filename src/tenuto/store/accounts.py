@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -10,12 +10,18 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from tenuto.core.entitlement import flags_of
+from tenuto.core.plan import FlagValue
+from tenuto.core.subscription import RUNNING
 from tenuto.core.terms import Terms, terms_of
 
 from .catalog import read_prices
 from .database import Reader, Record, Unit
+from .flags import OWN_FLAGS, FlagRow, OwnFlag, own_flags, system_names, values_of
+from .pauses import BEFORE, ITSELF, Word, tell_pauses
 from .plans import read_plan_versions
 from .records import decoded
+from .signals import LISTENING, listening_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +91,20 @@ class AccountPlan(NamedTuple):
     period_end: datetime | None
     cancels_at_end: bool
     changed_at: datetime
-    flags: Mapping[str, Any]
+    flags: Mapping[str, FlagValue]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its terms are in force."""
+        return self.status in RUNNING
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as it is shown. ``metadata`` is JSON text as it was given, or None."""
+    """An account as it is shown. ``metadata`` is JSON text as it was given, or None.
+
+    ``flags`` are those of its plan and those set for it, as they stand; what pauses it is shown by fields of their own.
+    """
 
     id: int
     environment_id: int
@@ -108,7 +122,12 @@ class Account:
     credit_blocked_at: datetime | None = None
     credit_blocked_by: str | None = None
     capture_suspended: bool = False
+    usage_suspended_at: datetime | None = None
+    is_replaying: bool = False
+    waiting: int = 0
+    """How many of its events are kept aside."""
     plan: AccountPlan | None = None
+    flags: tuple[FlagRow, ...] = ()
 
 
 async def insert_company(unit: Unit, id: int, name: str, now: datetime) -> None:
@@ -171,10 +190,12 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
     says, which the next proof finds out.
     """
     row = await reader.fetchrow(
-        "select e.*, c.name from environment e join company c on c.id = e.company_id where e.id = $1", environment_id
+        f"select v.*, c.name, {LISTENING} from environment v join company c on c.id = v.company_id where v.id = $1",
+        environment_id,
     )
     if row is None:
         return None
+    listening = listening_of(row)
     keys = await reader.fetch("select * from api_key where environment_id = $1", environment_id)
     prices = await read_prices(reader, environment_id)
     plans = await read_plan_versions(reader, environment_id, prices.of_plans)
@@ -196,6 +217,10 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
             prices=prices.own,
             versions=prices.versions,
             plans=plans,
+            watch=listening.watch,
+            rules=listening.rules,
+            is_paused=row["paused_at"] is not None,
+            is_suspended=row["usage_suspended_at"] is not None,
         ),
         money=decoded(row["money"]),
         stripe=StripeSettings(
@@ -241,7 +266,7 @@ async def update_settings(unit: Unit, environment_id: int, changes: Mapping[str,
 
 _SETTINGS: Final = (
     *("zone", "default_credit_limit", "late_seconds", "ahead_seconds", "stripe_key", "stripe_key_hint"),
-    *("stripe_publishable_key", "stripe_webhook_secret", "capture_suspended"),
+    *("stripe_publishable_key", "stripe_webhook_secret"),
 )
 
 
@@ -303,7 +328,7 @@ async def insert_account(unit: Unit, account: Account) -> None:
     )
 
 
-_SIGNS_OF_USE: Final = ("balance", "event", "refill", "invoice_terms", "invoice", "price_override")
+_SIGNS_OF_USE: Final = ("balance", "event", "refill", "invoice_terms", "invoice", "price_override", "flag_change")
 """Tables with a row of an account that was used since it was opened."""
 
 
@@ -331,39 +356,60 @@ async def keep_customer(unit: Unit, account_id: int, stripe_id: str) -> str:
     return found
 
 
-async def update_account(unit: Unit, account_id: int, changes: Mapping[str, object], now: datetime, tick: int) -> None:
-    """Change columns of an account; its tick rises, since a limit or a pause is part of every decision."""
+async def update_account(
+    unit: Unit, account_id: int, changes: Mapping[str, object], now: datetime, tick: int, word: Word = ITSELF
+) -> None:
+    """Change columns of an account; its tick rises, since a limit or a pause is part of every decision.
+
+    The one room in which pauses begin and end, but for the levels of credit (``core/notification``): what really
+    changed is told here, whoever changed it.
+    """
     columns = [name for name in _ACCOUNT_CHANGES if name in changes]
     sets = "".join(f", {name} = ${index}" for index, name in enumerate(columns, 4))
-    await unit.execute(
-        f"update account set updated_at = $2, tick = greatest(tick + 1, $3){sets} where id = $1",
+    row = await unit.fetchrow(
+        f"with b as (select b.id, {BEFORE} from account b where b.id = $1 for no key update)"
+        f" update account a set updated_at = $2, tick = greatest(a.tick + 1, $3){sets} from b where a.id = b.id"
+        f" returning a.environment_id, a.tick, {BEFORE}",
         account_id,
         now,
         tick,
         *(changes[name] for name in columns),
     )
+    if row is not None:
+        await tell_pauses(unit, account_id, row, changes, now, word)
+
+
+async def list_blocked(reader: Reader, environment_id: int, blocked_by: str, limit: int) -> list[int]:
+    """Accounts of an environment whose credit this has blocked, by id."""
+    rows = await reader.fetch(
+        "select id from account where environment_id = $1 and credit_blocked_by = $2 order by id limit $3",
+        environment_id,
+        blocked_by,
+        limit,
+    )
+    return [row["id"] for row in rows]
 
 
 async def unpause(unit: Unit, account_id: int, paused_by: str, now: datetime) -> None:
     """Let an account go on that this had paused; what somebody else paused stays so."""
-    await unit.execute(
-        "update account set paused_at = null, paused_by = null, updated_at = $3, tick = tick + 1"
-        " where id = $1 and paused_by = $2",
-        account_id,
-        paused_by,
-        now,
-    )
+    is_its = await unit.fetchval("select paused_by = $2 from account where id = $1", account_id, paused_by)
+    if is_its:
+        await update_account(unit, account_id, {"paused_at": None, "paused_by": None}, now, 0)
 
 
 _ACCOUNT_CHANGES: Final = (
     *("name", "email", "metadata", "stripe_id", "credit_limit", "paused_at", "paused_by", "credit_blocked_at"),
-    *("credit_blocked_by", "capture_suspended"),
+    *("credit_blocked_by", "capture_suspended", "usage_suspended_at"),
 )
 _ACCOUNT: Final = (
     "select a.id, a.environment_id, e.company_id, a.name, a.email, a.metadata, a.stripe_id, a.credit_limit, a.opened,"
     " a.created_at, a.updated_at, a.paused_at, a.paused_by, a.credit_blocked_at, a.credit_blocked_by,"
-    " a.capture_suspended, s.plan_id, s.cadence, s.status, s.renewed_at, s.period_end, s.cancels_at_end, s.updated_at,"
-    " coalesce(o.terms, w.terms) -> 'flags' as flags"
+    " a.capture_suspended, a.usage_suspended_at, a.replays_to is not null,"
+    " (select count(*) from event x where x.account_id = a.id and x.state = 3), s.plan_id, s.cadence, s.status,"
+    " s.renewed_at, s.period_end, s.cancels_at_end, s.updated_at,"
+    " coalesce(o.terms, w.terms) -> 'flags' as flags,"
+    f" {OWN_FLAGS} as own_flags, e.money -> 'levels' as levels, (select json_object_agg(b.denomination, b.amount)"
+    " from balance b where b.account_id = a.id) as amounts"
     " from account a join environment e on e.id = a.environment_id"
     " left join subscription s on s.account_id = a.id"
     " left join plan_version w on w.environment_id = a.environment_id and w.id = s.version_id"
@@ -372,13 +418,28 @@ _ACCOUNT: Final = (
 
 
 def _account(row: Record) -> Account:
-    """A row of :data:`_ACCOUNT`: the account's own columns, then those of its plan."""
-    values = list(row)
+    """A row of :data:`_ACCOUNT`: the account's own columns, those of its plan, and what its flags are read off."""
+    *values, own, levels, amounts = row
     at = len(values) - len(AccountPlan._fields)
     plan = None
     if values[at] is not None:
         plan = AccountPlan(*values[at:])._replace(flags=decoded(values[-1]) or {})
-    return Account(*values[:at], plan)  # type: ignore[call-arg] # mypy counts the rest as one more than it may be
+    flags = _flags(plan, own_flags(own), decoded(amounts) or {}, system_names(levels))
+    return Account(*values[:at], plan, flags)  # type: ignore[call-arg] # mypy counts the rest as two more than it may be
+
+
+def _flags(
+    plan: AccountPlan | None, own: Mapping[str, OwnFlag], amounts: Mapping[str, int], hidden: Collection[str]
+) -> tuple[FlagRow, ...]:
+    """The flags that an account has by its plan or by hand."""
+    of_plan = plan.flags if plan is not None and plan.is_running else {}
+    plan_at = None if plan is None else plan.changed_at
+    found = flags_of(of_plan, values_of(own), amounts, {})
+    return tuple(
+        FlagRow(flag, own[name].changed_at if name in own else plan_at)
+        for name, flag in found.items()
+        if name not in hidden
+    )
 
 
 async def read_account(reader: Reader, environment_id: int, account_id: int) -> Account | None:

@@ -12,7 +12,8 @@ A check is one statement over whole tables, so that ten million events are a mat
 denominator by PostgreSQL and put together exactly here. All checks of an audit must see one snapshot
 (``Database.snapshot``): then they agree while the service writes, since every unit leaves the books in order.
 Hot tables have no foreign keys and no checks of their own; here is where their rules are held. The statements stand in
-``audit_queries``, ``audit_money`` and ``audit_plans``. Sources: design 5, 6, 11 and 12, bar 2.1 to 2.4, 2.6 and I-64;
+``audit_queries``, ``audit_money``, ``audit_plans`` and ``audit_signals``. Sources: design 5, 6, 11 and 12, bar 2.1 to
+2.4, 2.6 and I-64;
 ``docs/audit.md`` tells the rules to operators.
 """
 
@@ -40,6 +41,7 @@ from tenuto.core.rating import Counter, rate
 from . import audit_money as money
 from . import audit_plans as plans
 from . import audit_queries as queries
+from . import audit_signals as signals
 from .database import Reader, Record
 
 FINDINGS_MAX: Final = 100
@@ -118,7 +120,7 @@ async def plan(reader: Reader, *, limit: int = FINDINGS_MAX) -> Plan:
     await reader.execute("set local work_mem = '128MB'")
     await reader.execute("set local enable_nestloop = off")
     counts: dict[str, int] = {}
-    for query in (queries.COUNTS, money.COUNTS, plans.COUNTS):
+    for query in (queries.COUNTS, money.COUNTS, plans.COUNTS, signals.COUNTS):
         counts.update(await reader.fetchrow(query) or {})
     stride = max(1, counts["events"] // SAMPLED_FROM)
     return Plan(counts, limit, stride, secrets.randbelow(stride))
@@ -161,6 +163,7 @@ _PATHS: Final = {
     "refill": "{account}/balance/{word}/refill",
     "terms": "{account}/invoicing/{word}",
     "subscription": "{account}/plan",
+    "flag": "{account}/flags/{word}",
 }
 
 
@@ -178,16 +181,16 @@ def row_name(kind: str, account_id: int, number: int, word: str) -> str:
             return f"{spell_of_account('inv', account_id, number)}/{kind} {word}"
         case "counter":
             return f"{spell('a', account_id)}/{spell('ep', number)}/{word}"
-        case "price":
-            return f"{spell('ep', number)}/versions/{word}"
-        case "plan":
-            return f"{spell('p', number)}/versions/{word}"
+        case "price" | "plan":
+            return f"{spell('p' if kind == 'plan' else 'ep', number)}/versions/{word}"
+        case "webhook":
+            return spell("w", number)
         case "period" | "agreement":
             return f"{spell('a', account_id)}/plan, {kind} {number}"
         case "environment":
             return f"{spell('c', account_id)} ({word})"
-        case "message" | "series":
-            return f"environment {account_id}, {kind} {word}"
+        case "message" | "series" | "notification" | "delivery" | "topic":
+            return f"environment {account_id}, {kind} {number or ''}{' ' * bool(number)}{word}"
         case _:
             return f"environment {account_id}, idempotency key {word}"
 
@@ -581,6 +584,18 @@ _PLANS: Final = (
     Check("plan_refills", "a plan fills the balances that it says it fills", _by_sql(plans.PLAN_REFILLS)),
 )
 
+_SIGNALS: Final = (
+    Check("told", "a notification says what the transaction of its sequence moved, once", _by_sql(signals.TOLD)),
+    Check("untold", "every transaction that somebody hears is told", _by_sql(signals.UNTOLD)),
+    Check("published", "what is published has its text, and the next place", _by_sql(signals.PUBLISHED)),
+    Check("deliveries", "deliveries are where their attempts have brought them", _by_sql(signals.DELIVERIES)),
+    Check("heard", "what is published is on its way to every webhook that hears it", _by_sql(signals.HEARD)),
+    Check("webhooks", "webhooks have sealed secrets, and hear what there is to hear", _by_sql(signals.WEBHOOKS)),
+    Check("filled", "a balance was last filled to what it held then", _by_sql(signals.FILLED)),
+    Check("flags", "flags set by hand and pauses are as their history says", _by_sql(signals.FLAGS)),
+    Check("replays", "what is to be taken up of events that wait says up to where", _by_sql(signals.REPLAYS)),
+)
+
 CHECKS: Final = (
     Check("balances", "a balance is the sum of its transactions", _by_sql(queries.BALANCES)),
     Check("chain", "transactions are numbered without a gap, each starts where the last ended", _by_sql(queries.CHAIN)),
@@ -594,7 +609,7 @@ CHECKS: Final = (
     Check("amounts", "a charge moves or holds its cost, to the unit", _by_sql(queries.AMOUNTS)),
     Check(
         "states",
-        "events are pending, complete or cancelled, with all that belongs to it",
+        "events are pending, complete, cancelled or suspended, with all that belongs to it",
         _by_sql(queries.EVENT_STATES),
     ),
     Check("keys", "a key has one outcome, accepted or refused", _by_sql(queries.KEYS)),
@@ -611,6 +626,7 @@ CHECKS: Final = (
     Check("counters", "counted prices have seen the units and amounts of their events", _counters),
     *_MONEY,
     *_PLANS,
+    *_SIGNALS,
     Check(
         "ticks",
         "no id of an account lies above its tick",
@@ -619,7 +635,7 @@ CHECKS: Final = (
     Check(
         "owners",
         "every row belongs to an account, a balance, an event, a price that exist",
-        _by_sql(queries.OWNERS + money.OWNERS + plans.OWNERS),
+        _by_sql(queries.OWNERS + money.OWNERS + plans.OWNERS + signals.OWNERS),
     ),
     Check(
         "environments",

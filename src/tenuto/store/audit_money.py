@@ -494,7 +494,8 @@ select 'environment', coalesce(v.company_id, 0), v.id::bigint,
     format('every number from 1 to %s', coalesce(s.last_number, 0))
 from number_series s full join kept k on k.environment_id = s.environment_id and k.series = s.name
 left join environment v on v.id = coalesce(s.environment_id, k.environment_id)
-where coalesce(s.last_number, 0) <> coalesce(k.numbers, 0) or coalesce(s.last_number, 0) <> coalesce(k.highest, 0)
+where coalesce(s.name, k.series) <> 'notification'
+    and (coalesce(s.last_number, 0) <> coalesce(k.numbers, 0) or coalesce(s.last_number, 0) <> coalesce(k.highest, 0))
 """
 
 SETTLEMENTS: Final = """
@@ -538,7 +539,8 @@ select 'account', id, 0::bigint, '',
     'since when and by whom (manual, dunning or plan), or neither'
 from account
 where (paused_at is null) <> (paused_by is null) or paused_by not in ('manual', 'dunning', 'plan')
-    or (credit_blocked_at is null) <> (credit_blocked_by is null) or credit_blocked_by not in ('manual', 'dunning')
+    or (credit_blocked_at is null) <> (credit_blocked_by is null)
+    or credit_blocked_by not in ('manual', 'dunning', 'level')
 """
 
 SECRETS: Final = r"""

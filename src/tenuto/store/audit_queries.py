@@ -287,24 +287,27 @@ where (case state
 # --- events -----------------------------------------------------------------------------------------------------------
 
 PENDING, COMPLETE, CANCELLED = STATES.index("pending"), STATES.index("complete"), STATES.index("cancelled")
+SUSPENDED: Final = STATES.index("suspended")
 PUSHED, EXPIRED = REASONS.index("pushed"), REASONS.index("expired")
 
 EVENT_STATES: Final = f"""
 with judged as (
     select account_id, id, state, reason, expires_at, finished_at, first is not null as has_first,
         case
-            when state not between 0 and {len(STATES) - 1} then 'state pending, complete or cancelled'
+            when state not between 0 and {len(STATES) - 1} then 'state pending, complete, cancelled or suspended'
             when tag not between 0 and {len(TAGS) - 1} then 'tag usage, revenue or payout'
             when num_nulls(denomination, amount, cost, residue, balance_amount, balance_pending) not in (0, 6)
                 then 'a charge in full, or none'
             when state = {PENDING} and expires_at is null then 'a time at which the hold ends'
-            when state = {PENDING} and (finished_at is not null or reason is not null or first is not null)
-                then 'no end: it is pending'
-            when expires_at <> recorded_at + {HOLD_LIFE.total_seconds():.0f} * interval '1 second'
+            when state = {SUSPENDED} and (denomination is not null or expires_at is not null or finished_at is not null
+                or reason is not null or prior -> 'asked' is null) then 'what it asks for, and nothing else: it waits'
+            when state = {PENDING} and (finished_at is not null or reason is not null
+                or first is not null and not was_aside) then 'no end: it is pending'
+            when not was_aside and expires_at <> recorded_at + {HOLD_LIFE.total_seconds():.0f} * interval '1 second'
                 then 'an end {HOLD_LIFE.total_seconds():.0f} seconds after it was recorded'
             when state = {COMPLETE} and reason is not null then 'no reason: it is complete'
-            when state = {COMPLETE} and (finished_at is null) <> (expires_at is null)
-                then 'finished_at set if and only if a hold was settled'
+            when state = {COMPLETE} and (finished_at is null) <> (expires_at is null and not was_aside)
+                then 'finished_at set if and only if a hold was settled, or an event that was kept aside billed'
             when state = {CANCELLED} and (reason is null or reason not between 0 and {len(REASONS) - 1})
                 then 'a reason why it is cancelled'
             when state = {CANCELLED} and finished_at is null then 'finished_at set: it is cancelled'
@@ -316,13 +319,15 @@ with judged as (
                 then 'finished when its hour was over'
             when state = {COMPLETE} and (first is null) <> (finished_at is null)
                 then 'as it stood before it was finished, if and only if it was'
-            when first is not null and ((first ->> 'state') = '{PENDING}') <> (expires_at is not null)
+            when first is not null and not was_aside and ((first ->> 'state') = '{PENDING}') <> (expires_at is not null)
                 then 'expires_at set if and only if it began as a hold'
         end as expected
     from event
+    cross join lateral (
+        select coalesce(first #>> '{{first,state}}', first ->> 'state', '') = '{SUSPENDED}') as x (was_aside)
 )
 select 'event', account_id, id, '', format('state %s, reason %s, expires_at %s, finished_at %s, first answer kept: %s',
-    (array['complete', 'pending', 'cancelled'])[state + 1],
+    (array['complete', 'pending', 'cancelled', 'suspended'])[state + 1],
     coalesce((array['pushed', 'requested', 'expired', 'deleted'])[reason + 1], 'none'),
     coalesce(expires_at::text, 'none'), coalesce(finished_at::text, 'none'), has_first), expected
 from judged where expected is not null

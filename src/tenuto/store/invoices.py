@@ -31,11 +31,14 @@ from tenuto.core.invoice import (
 from tenuto.core.ledger import REFILL_BOOK, USAGE_BOOK
 from tenuto.core.money import ZERO, Exact, fraction_text, parse_fraction, plus
 from tenuto.core.payment import Payment
+from tenuto.core.topic import Notification
 
+from . import facts
 from .accounts import update_account
 from .database import Reader, Record, Unit
 from .payments import older
 from .records import TAKEN, Page, Whose, decoded, load_events, quantity_text
+from .signals import tell
 
 _COLUMNS: Final = Invoice._fields
 _JSON: Final = ("seller", "customer")
@@ -45,8 +48,11 @@ _INSERT: Final = "insert into invoice ({}, updated_at) values ({})".format(
 )
 _FIXED: Final = ("account_id", "id", "environment_id", "currency", "created_at", "tick_from", "tick_to")
 _CHANGES: Final = tuple(name for name in _COLUMNS if name not in _FIXED)
-_UPDATE: Final = "update invoice set {}, updated_at = $3 where account_id = $1 and id = $2".format(
-    ", ".join(f"{name} = ${place}" for place, name in enumerate(_CHANGES, 4))
+_UPDATE: Final = (
+    "update invoice i set {}, updated_at = $3 from invoice b where i.account_id = $1 and i.id = $2"
+    " and b.account_id = i.account_id and b.id = i.id returning b.status, b.dunning_step".format(
+        ", ".join(f"{name} = ${place}" for place, name in enumerate(_CHANGES, 4))
+    )
 )
 _REMAINS: Final = "i.amount_due - i.amount_paid - i.amount_credited"
 _PAYABLE: Final = "i.status in ('open', 'uncollectible')"
@@ -104,17 +110,11 @@ async def settle_incoming(unit: Unit, payment: Payment, *, now: datetime, tick: 
 
 async def save_settled(unit: Unit, payment_id: int, settled: Sequence[tuple[Invoice, int]], now: datetime) -> None:
     """Write invoices after a payment, with how much of it each one got (``core.invoice.settle``)."""
-    for invoice, amount in settled:
-        await update_invoice(unit, invoice, now)
-        await unit.execute(
-            "insert into invoice_payment (account_id, invoice_id, payment_id, amount, paid_at)"
-            " values ($1, $2, $3, $4, $5)",
-            invoice.account_id,
-            invoice.id,
-            payment_id,
-            amount,
-            now,
-        )
+    await update_invoices(unit, [invoice for invoice, _ in settled], now)
+    await unit.executemany(
+        "insert into invoice_payment (account_id, invoice_id, payment_id, amount, paid_at) values ($1, $2, $3, $4, $5)",
+        [(invoice.account_id, invoice.id, payment_id, amount, now) for invoice, amount in settled],
+    )
 
 
 async def load_standing(reader: Reader, account_id: int, now: datetime) -> Standing:
@@ -207,7 +207,19 @@ async def insert_invoice(unit: Unit, invoice: Invoice) -> None:
 
 async def update_invoice(unit: Unit, invoice: Invoice, now: datetime) -> None:
     """Write how an invoice stands now."""
-    await unit.execute(_UPDATE, invoice.account_id, invoice.id, now, *(_value(invoice, name) for name in _CHANGES))
+    await update_invoices(unit, [invoice], now)
+
+
+async def update_invoices(unit: Unit, found: Sequence[Invoice], now: datetime) -> None:
+    """Write how invoices of one account stand now, and tell what is new about them."""
+    told: list[Notification] = []
+    for invoice in found:
+        values = (_value(invoice, name) for name in _CHANGES)
+        before = await unit.fetchrow(_UPDATE, invoice.account_id, invoice.id, now, *values)
+        assert before is not None
+        told += facts.of_invoice(facts.InvoiceBefore(*before), invoice, now)
+    if told:
+        await tell(unit, found[0].environment_id, *told)
 
 
 async def delete_invoice(unit: Unit, invoice: Invoice) -> None:
@@ -536,19 +548,22 @@ select e.id, e.type, e.charged_by, e.charged, e.quantity, e.lacking from (
 ) e where {condition}
 """
 
-_BILLED_NOW: Final = f"e.state = 0 and e.posting > $3 and e.posting <= $4 and e.id > $3 - {_HOLD_MARGIN} and e.id <= $4"
+# Or much later, where an event was kept aside: those are found by an index of their own.
+_BY_AGE: Final = f"(e.id > $3 - {_HOLD_MARGIN} or e.posting > $3 and e.posting - e.id > {_HOLD_MARGIN})"
+
+_BILLED_NOW: Final = f"e.state = 0 and e.posting > $3 and e.posting <= $4 and {_BY_AGE} and e.id <= $4"
 
 # Taken back in the range ($3, $4], but billed before it. An event that came and went within the range is on no line. Of
 # a hold that was settled first, the row no longer says when: by its age, or by the transaction that settled it.
 _TAKEN_BACK: Final = f"""e.state = 2 and e.reason = 3 and e.posting > $3 and e.posting <= $4 and e.id <= $3
 and case when e.expires_at is null then (e.first ->> 'posting')::bigint <= $3
     when e.seq is null then false
-    else e.id <= $3 - {_HOLD_MARGIN} or exists (
+    else e.id <= $3 - {_HOLD_MARGIN} and e.first -> 'first' is null or exists (
         select from transaction t where t.account_id = e.account_id and t.denomination = $2 and t.book in {TAKEN}
         and t.first_event_id = e.id and t.type <> 'REVERSAL' and t.id <= $3) end"""
 
 # The same events as _BILLED_NOW, found later: some may have been taken back since.
-_BILLED_THEN: Final = f"""e.id > $3 - {_HOLD_MARGIN} and e.id <= $4 and (
+_BILLED_THEN: Final = f"""{_BY_AGE} and e.id <= $4 and (
     e.state = 0 and e.posting > $3 and e.posting <= $4
     or e.state = 2 and e.reason = 3 and e.posting > $4 and (
         case when e.expires_at is null then (e.first ->> 'posting')::bigint > $3

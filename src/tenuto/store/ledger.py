@@ -16,15 +16,19 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tenuto.core.catalog import EventPrice, PriceVersion, families_of, price_version
-from tenuto.core.event import AccountState, Charge, Decision, Event, Families, GatedEvent, OnPlan
+from tenuto.core.event import AccountState, Asked, Charge, Decision, Event, Families, GatedEvent, OnPlan
 from tenuto.core.ledger import TAKEN_BOOKS, Balance, Transaction
 from tenuto.core.money import Exact, fraction_text, parse_fraction
+from tenuto.core.notification import told_of
 from tenuto.core.outcomes import Refusal
 from tenuto.core.plan import PlanTerms, plan_terms
 from tenuto.core.rating import Counter
+from tenuto.core.topic import NOTHING, Heard, watch_of
 
+from .answers import StoredAnswer
 from .database import Reader, Record, Unit
 from .records import REASONS, STATES, TAGS, decoded
+from .signals import Signals, add_told, read_ears, save_signals
 
 _STATE_CODE: Final = {state: code for code, state in enumerate(STATES)}
 _TAG_CODE: Final = {tag: code for code, tag in enumerate(TAGS)}
@@ -34,17 +38,6 @@ COPY_FROM: Final = 200
 """From how many events on a batch is copied instead of passed as arrays: where COPY began to win when measured."""
 
 
-class StoredAnswer(NamedTuple):
-    """The answer to a request that came with an Idempotency-Key; ``status`` None while it is being worked on."""
-
-    environment_id: int
-    key: str
-    fingerprint: bytes
-    status: int | None
-    body: bytes
-    created_at: datetime
-
-
 PERIODS_MAX: Final = 50
 """Plan periods that an account is read with: those that an event may fall in, and more than those."""
 
@@ -52,10 +45,15 @@ _LOAD: Final = """
 select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
     case when a.paused_at is not null then 'account_paused'
         when a.credit_blocked_at is not null then 'credit_blocked' end as bar,
+    case when a.credit_blocked_at is not null then a.credit_blocked_by end as blocked_by,
+    a.usage_suspended_at is not null as is_suspended,
+    (select json_object_agg(f.name, f.value) from account_flag f where f.account_id = a.id) as own_flags,
+    (select json_agg(json_build_array(h.webhook_id, h.topic, h.account_id, h.denomination, h.level))
+        from webhook_topic h where h.account_id = a.id) as watch,
     (select json_agg(json_build_array(b.denomination, b.amount, b.pending, b.seq, b.residue_num::text,
             b.residue_den::text, b.credit_limit, (
                 select r.threshold from refill r where r.account_id = b.account_id
-                and r.denomination = b.denomination and r.due_at is null and r.parked_at is null)))
+                and r.denomination = b.denomination and r.due_at is null and r.parked_at is null), b.filled))
         from balance b where b.account_id = a.id) as balances,
     (select json_agg(json_build_array(c.price_id, c.period, c.units, c.billed, c.maximum_transaction_id))
         from price_counter c where c.account_id = a.id) as counters,
@@ -173,7 +171,7 @@ async def save(
     return "low" in rows.rest
 
 
-_SAVE: Final = "select tenuto_save($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_SAVE: Final = "select tenuto_save($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -228,12 +226,13 @@ class _Rows:
         self.balances: list[dict[str, object]] = []
         self.transactions: list[dict[str, object]] = []
         self.rest: dict[str, list[dict[str, object]]] = {}
+        self.signals: Signals = {}
         for before, decisions in decided:
             self._account(before, decisions[-1].state, decisions)
         for answer in answers:
             self._add("answers", _answer_row(answer))
 
-    def _account(self, before: AccountState, after: AccountState, decisions: Sequence[Decision]) -> None:  # noqa: C901 - one branch a kind of row
+    def _account(self, before: AccountState, after: AccountState, decisions: Sequence[Decision]) -> None:  # noqa: C901, PLR0912 - one branch a kind of row
         account_id = before.account_id
         self.ticks[account_id] = (before.tick, after.tick)
         if after.has_refusals and not before.has_refusals:
@@ -246,8 +245,10 @@ class _Rows:
                 self.transactions.append(_transaction_row(account_id, transaction))
             for event in decision.events:
                 self._made(event, before)
-            if decision.finished is not None:
-                finished[decision.finished.id] = decision.finished
+            for event in decision.finished:
+                finished[event.id] = event
+            if decision.told is not NOTHING:
+                add_told(self.signals, before, decision.told, decision.recorded_at)
             for gated in decision.gated:
                 self._add("gated", _gated_row(gated))
             for balance in decision.balances:
@@ -299,9 +300,10 @@ class _Rows:
                 "state": _STATE_CODE[event.state],
                 "reason": None if event.reason is None else _REASON_CODE[event.reason],
                 "quantity": event.quantity,
+                "expires_at": event.expires_at,
                 "finished_at": event.finished_at,
                 "first": _first_json(event.first),
-                **({} if first is None else charge_json(first)),
+                **({"prior": _asked_json(event.asked)} if first is None else charge_json(first)),
             },
         )
         self._further_charges(event)
@@ -319,6 +321,7 @@ class _Rows:
             _encode(self.transactions).decode(),
             _encode([_event_row(event) for event in events]).decode(),
             _encode(self.rest).decode() if self.rest else None,
+            _encode(self.signals).decode() if self.signals else None,
         )
 
 
@@ -332,14 +335,13 @@ def _event_row(event: Event) -> EventRow:
     row.expires_at, row.finished_at = event.expires_at, event.finished_at
     row.parent_event_id, row.reason = event.parent_event_id, _reason(event)
     row.cogs_amount, row.cogs_denomination = event.cogs_amount, event.cogs_denomination
-    if event.charges:
-        row.prior = _prior_json(event.charges[0])
+    row.prior = _prior_json(event.charges[0]) if event.charges else _asked_json(event.asked)
     return row
 
 
 def _copied(event: Event) -> tuple[object, ...]:
     """An event as COPY takes it, in the order of the columns of EventRow."""
-    prior = _prior_json(event.charges[0]) if event.charges else None
+    prior = _prior_json(event.charges[0]) if event.charges else _asked_json(event.asked)
     return (
         *_usual(event, quantity=Decimal(event.quantity)),
         event.key_digest,
@@ -512,6 +514,11 @@ def charge_json(charge: Charge) -> dict[str, object]:
     }
 
 
+def _asked_json(asked: Asked | None) -> dict[str, object] | None:
+    """What an event that is kept aside asks for."""
+    return None if asked is None else {"asked": {"state": _STATE_CODE[asked.state], "override": asked.override}}
+
+
 def _first_json(first: Event | None) -> dict[str, object] | None:
     """What finishing an event changes, as it was before."""
     if first is None:
@@ -520,7 +527,9 @@ def _first_json(first: Event | None) -> dict[str, object] | None:
         "posting": first.posting,
         "state": _STATE_CODE[first.state],
         "quantity": first.quantity,
+        "prior": _asked_json(first.asked),
         "charges": [{**charge_json(charge), "transaction_id": charge.transaction_id} for charge in first.charges],
+        **({} if first.first is None else {"first": _first_json(first.first)}),
     }
 
 
@@ -538,8 +547,9 @@ def _state(row: Record) -> AccountState:
             seq,
             credit_limit,
             refill_below,
+            filled,
         )
-        for denomination, amount, pending, seq, numerator, denominator, credit_limit, refill_below in decoded(
+        for denomination, amount, pending, seq, numerator, denominator, credit_limit, refill_below, filled in decoded(
             row["balances"]
         )
     }
@@ -557,7 +567,13 @@ def _state(row: Record) -> AccountState:
         counters,
         row["expires_at"],
         row["bar"],
+        blocked_by=row["blocked_by"],
+        is_suspended=row["is_suspended"],
     )
+    if row["own_flags"] is not None:
+        state = state._replace(own_flags=decoded(row["own_flags"]))
+    if row["watch"] is not None:
+        state = state._replace(watch=watch_of(Heard(*heard) for heard in decoded(row["watch"])))
     if row["plan"] is not None:
         state = state._replace(plan=_on_plan(row["plan"]))
     if row["own_prices"] is not None:
@@ -653,7 +669,8 @@ async def save_many_moves(
                 if made.book not in TAKEN_BOOKS:
                     arrived[made.denomination] = arrived.get(made.denomination, 0) + made.amount
         for denomination, balance in {balance.denomination: balance for balance, _ in moves}.items():
-            balances.append({**_balance_row(account_id, balance, now), "arrived": arrived.get(denomination, 0)})
+            row = _balance_row(account_id, balance, now)
+            balances.append({**row, "arrived": arrived.get(denomination, 0), "filled": balance.filled})
             if _went_low(before, balance):
                 low.append({"account_id": account_id, "denomination": denomination, "at": now})
     await unit.execute(
@@ -667,8 +684,29 @@ async def save_many_moves(
         _encode(balances).decode(),
         _encode(transactions).decode(),
     )
+    await save_signals(unit, await _told_of_moves(unit, many))
     if low:
         await unit.execute("select tenuto_save_rest($1)", _encode({"low": low}).decode())
+
+
+async def _told_of_moves(
+    unit: Unit,
+    many: Sequence[tuple[AccountState, int, Sequence[tuple[Balance, Transaction | None]], datetime]],
+) -> Signals:
+    """What moves beside the hot path have to say."""
+    signals: Signals = {}
+    ears = await read_ears(unit, [before for before, *_ in many])
+    for before, _, moves, now in many:
+        told = told_of(
+            before,
+            [made for _, made in moves if made is not None],
+            {balance.denomination: balance for balance, _ in moves},
+            listening=ears.listening[before.environment_id],
+            plan=ears.plan_of(before),
+            now=now,
+        )
+        add_told(signals, before, told, now)
+    return signals
 
 
 def _went_low(before: AccountState, after: Balance) -> bool:
@@ -698,61 +736,3 @@ async def save_credit_limit(unit: Unit, account_id: int, tick: int, denomination
         denomination,
         limit,
     )
-
-
-async def find_answers(unit: Reader, asked: Sequence[tuple[int, str]]) -> dict[tuple[int, str], StoredAnswer]:
-    """Stored answers by (environment id, idempotency key)."""
-    if not asked:
-        return {}
-    rows = await unit.fetch(
-        "select s.environment_id, s.key, s.fingerprint, s.status, s.body, s.created_at from stored_answer s"
-        " join unnest($1::integer[], $2::text[]) as asked (environment_id, key)"
-        " on asked.environment_id = s.environment_id and asked.key = s.key",
-        [environment_id for environment_id, _ in asked],
-        [key for _, key in asked],
-    )
-    return {(row["environment_id"], row["key"]): StoredAnswer(*row) for row in rows}
-
-
-async def claim_answer(unit: Unit, environment_id: int, key: str, fingerprint: bytes, now: datetime) -> bool:
-    """Take an idempotency key inside a unit; False if it is taken. Waits for a unit that is taking the same one."""
-    return (
-        await unit.fetchval(
-            "insert into stored_answer (environment_id, key, fingerprint, created_at) values ($1, $2, $3, $4)"
-            " on conflict (environment_id, key) do nothing returning 1",
-            environment_id,
-            key,
-            fingerprint,
-            now,
-        )
-        is not None
-    )
-
-
-async def store_answer(unit: Unit, environment_id: int, key: str, status: int, body: bytes) -> None:
-    """Keep the answer under a key claimed in the same unit."""
-    await unit.execute(
-        "update stored_answer set status = $3, body = $4 where environment_id = $1 and key = $2",
-        environment_id,
-        key,
-        status,
-        body,
-    )
-
-
-async def let_go_of_answer(unit: Unit, environment_id: int, key: str) -> None:
-    """Give an idempotency key back that was claimed and never got an answer."""
-    await unit.execute(
-        "delete from stored_answer where environment_id = $1 and key = $2 and status is null", environment_id, key
-    )
-
-
-async def forget_answers(unit: Unit, before: datetime, limit: int) -> int:
-    """Delete stored answers made before a moment; how many."""
-    done: str = await unit.execute(
-        "delete from stored_answer where (environment_id, key) in"
-        " (select environment_id, key from stored_answer where created_at < $1 limit $2)",
-        before,
-        limit,
-    )
-    return int(done.rpartition(" ")[2])

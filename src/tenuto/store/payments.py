@@ -13,8 +13,10 @@ import msgspec
 
 from tenuto.core.payment import Payment, RefillsDone
 
+from . import facts
 from .database import Reader, Record, Unit
 from .records import Page, Whose, decoded
+from .signals import tell
 
 _PAYMENT_COLUMNS: Final = Payment._fields
 _PAYMENT_SELECT: Final = "select " + ", ".join(f"p.{name}" for name in _PAYMENT_COLUMNS)
@@ -26,7 +28,8 @@ _PAYMENT_CHANGES: Final = (
     *("units_returned", "fence", "next_attempt_at", "finished_at", "slot"),
 )
 _PAYMENT_UPDATE: Final = (
-    "update payment set {}, claimed_until = $3, updated_at = $4 where account_id = $1 and id = $2".format(
+    "update payment p set {}, claimed_until = $3, updated_at = $4 from payment b where p.account_id = $1 and p.id = $2"
+    " and b.account_id = p.account_id and b.id = p.id returning b.status, b.declines".format(
         ", ".join(f"{name} = ${place}" for place, name in enumerate(_PAYMENT_CHANGES, 5))
     )
 )
@@ -43,11 +46,13 @@ async def insert_payment(unit: Unit, payment: Payment, *, claimed_until: datetim
     """Write a payment down before anybody is asked for money. Fails with 23505 where its slot is taken."""
     values = [_encoded(value) if name == "settings" else value for name, value in payment._asdict().items()]
     await unit.execute(_PAYMENT_INSERT, *values, claimed_until, payment.created_at)
+    told = facts.of_payment(facts.NEW_PAYMENT, payment, payment.created_at)
+    await tell(unit, payment.environment_id, *told)
 
 
 async def update_payment(unit: Unit, payment: Payment, now: datetime, *, claimed_until: datetime | None = None) -> None:
     """Write how a payment stands now, and until when somebody has it in hand (nobody, if not said)."""
-    await unit.execute(
+    before = await unit.fetchrow(
         _PAYMENT_UPDATE,
         payment.account_id,
         payment.id,
@@ -55,6 +60,9 @@ async def update_payment(unit: Unit, payment: Payment, now: datetime, *, claimed
         now,
         *(getattr(payment, name) for name in _PAYMENT_CHANGES),
     )
+    if before is not None:  # an account that was opened for the payment is gone with it
+        told = facts.of_payment(facts.PaymentBefore(*before), payment, now)
+        await tell(unit, payment.environment_id, *told)
 
 
 async def read_payment(reader: Reader, account_id: int, payment_id: int) -> Held | None:
@@ -71,6 +79,17 @@ async def find_by_request(reader: Reader, account_id: int, request_key: str) -> 
     """The payment that a request with this Idempotency-Key began."""
     row = await reader.fetchrow(
         f"{_PAYMENT_SELECT} from payment p where p.account_id = $1 and p.request_key = $2", account_id, request_key
+    )
+    return None if row is None else payment_of(row)
+
+
+async def last_of_request(reader: Reader, account_id: int, request_id: str) -> Payment | None:
+    """The newest payment whose request key begins with this id."""
+    row = await reader.fetchrow(
+        f"{_PAYMENT_SELECT} from payment p where p.account_id = $1 and starts_with(p.request_key, $2)"
+        " order by p.id desc limit 1",
+        account_id,
+        request_id,
     )
     return None if row is None else payment_of(row)
 
@@ -423,13 +442,15 @@ async def insert_refund(unit: Unit, refund: Refund, *, claimed_until: datetime |
         *refund,
         claimed_until,
     )
+    await _tell_returned(unit, refund, "intended")
 
 
 async def update_refund(unit: Unit, refund: Refund, *, claimed_until: datetime | None = None) -> None:
     """Write how a refund stands now."""
-    await unit.execute(
-        "update refund set status = $3, gateway_id = $4, code = $5, fence = $6, next_attempt_at = $7,"
-        " finished_at = $8, claimed_until = $9, credited = $10 where account_id = $1 and id = $2",
+    before: str = await unit.fetchval(
+        "update refund r set status = $3, gateway_id = $4, code = $5, fence = $6, next_attempt_at = $7,"
+        " finished_at = $8, claimed_until = $9, credited = $10 from refund b where r.account_id = $1 and r.id = $2"
+        " and b.account_id = r.account_id and b.id = r.id returning b.status",
         refund.account_id,
         refund.id,
         refund.status,
@@ -441,6 +462,31 @@ async def update_refund(unit: Unit, refund: Refund, *, claimed_until: datetime |
         claimed_until,
         refund.credited,
     )
+    await _tell_returned(unit, refund, before)
+
+
+async def _tell_returned(unit: Unit, refund: Refund, before: str) -> None:
+    """Tell of a refund or a dispute that has taken its money, whether or not the payment says so already."""
+    if refund.status != "succeeded" or before == "succeeded":
+        return
+    row = await unit.fetchrow(
+        f"{_PAYMENT_SELECT}, (select sum(r.amount)::bigint from refund r where r.account_id = p.account_id"
+        " and r.payment_id = p.id and r.status = 'succeeded') as gone"
+        " from payment p where p.account_id = $1 and p.id = $2",
+        refund.account_id,
+        refund.payment_id,
+    )
+    assert row is not None
+    told = facts.of_return(
+        payment_of(row),
+        refund_id=refund.id,
+        is_dispute=refund.kind == "dispute",
+        amount=refund.amount,
+        units=refund.units,
+        refunded=row["gone"],
+        now=refund.finished_at or refund.created_at,
+    )
+    await tell(unit, refund.environment_id, told)
 
 
 async def read_refund(reader: Reader, account_id: int, refund_id: int) -> tuple[Refund, datetime | None] | None:
@@ -484,7 +530,7 @@ async def list_refunds(reader: Reader, account_id: int, payment_id: int) -> list
 
 
 class Link(NamedTuple):
-    """A hosted page for one customer. ``kind`` is ``card`` or ``invoice``."""
+    """A hosted page for one customer. ``kind`` is card, invoice, topup or overage; ``ask``: what those two ask."""
 
     account_id: int
     id: int
@@ -496,6 +542,7 @@ class Link(NamedTuple):
     expires_at: datetime
     used_at: datetime | None
     created_at: datetime
+    ask: Any = None
 
 
 async def insert_link(unit: Unit, link: Link) -> None:
@@ -504,8 +551,14 @@ async def insert_link(unit: Unit, link: Link) -> None:
         "insert into payment_link ({}) values ({})".format(
             ", ".join(Link._fields), ", ".join(f"${place}" for place in range(1, len(Link._fields) + 1))
         ),
-        *link,
+        *link[:-1],
+        _encoded(link.ask),
     )
+
+
+def link_of(row: Record) -> Link:
+    """A link from its row."""
+    return Link(*row)._replace(ask=None if row["ask"] is None else decoded(row["ask"]))
 
 
 async def read_link(reader: Reader, account_id: int, link_id: int) -> Link | None:
@@ -515,7 +568,7 @@ async def read_link(reader: Reader, account_id: int, link_id: int) -> Link | Non
         account_id,
         link_id,
     )
-    return None if row is None else Link(*row)
+    return None if row is None else link_of(row)
 
 
 async def update_link(unit: Unit, link: Link) -> None:

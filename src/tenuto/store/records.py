@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tenuto.core.event import Charge, Event, GatedEvent, OverageOf, Prior, Reason, State, UsageEvent, as_of
+from tenuto.core.event import Asked, Charge, Event, GatedEvent, OverageOf, Prior, Reason, State, UsageEvent, as_of
 from tenuto.core.ledger import TAKEN_BOOKS
 from tenuto.core.money import Exact, parse_fraction
 
 from .database import Reader, Record
 
-STATES: Final[tuple[State, ...]] = ("complete", "pending", "cancelled")
+STATES: Final[tuple[State, ...]] = ("complete", "pending", "cancelled", "suspended")
 TAGS: Final = ("usage", "revenue", "payout")
 REASONS: Final[tuple[Reason, ...]] = ("pushed", "requested", "expired", "deleted")
 """The codes of event.state, event.tag and event.reason are positions in these."""
@@ -260,8 +260,8 @@ async def list_events(
     ``filters``: type, state, gated, key, tag, denomination, parent_event_id, from, to (of the event's own time).
     """
     where, arguments = _filtered("e", filters, {"denomination", "parent_event_id", "key", "type", "tag", "gated"})
-    if filters.get("state") == "complete":
-        where += " and e.state = 0"
+    if filters.get("state") in {"complete", "suspended"}:
+        where += " and e.state = 0" if filters["state"] == "complete" else " and e.state = 3"
     elif "state" in filters:
         arguments.append(now)
         lapsed = f"e.state = 1 and e.expires_at <= ${len(arguments)}"
@@ -349,7 +349,12 @@ async def read_posting(reader: Reader, event: Event) -> list[Event]:
         event.id,
     )
     found = (event_of(row) for row in rows)
-    return [first for first in (later.first or later for later in found) if first.posting == event.posting]
+    return [billed for billed in map(_as_billed, found) if billed.posting == event.posting]
+
+
+def _as_billed(event: Event) -> Event:
+    """An event as the request left it that billed it."""
+    return event if event.first is None or event.first.state == "suspended" else event.first
 
 
 def _filtered(
@@ -455,20 +460,33 @@ def event_of(row: Record) -> Event:
         row["cogs_amount"],
         row["cogs_denomination"],
         row["parent_event_id"],
+        None,
+        _asked_of(decoded(row["prior"])) if not charges else None,
     )
     return event if row["first"] is None else event._replace(first=_first_of(event, decoded(row["first"])))
 
 
+def _asked_of(prior: Mapping[str, Any] | None) -> Asked | None:
+    if not prior or "asked" not in prior:
+        return None
+    asked = prior["asked"]
+    return Asked(STATES[asked["state"]], None if asked["override"] is None else tuple(asked["override"]))
+
+
 def _first_of(event: Event, first: Mapping[str, Any]) -> Event:
     state = STATES[first["state"]]
-    return event._replace(
+    found = event._replace(
         posting=first["posting"],
         state=state,
         quantity=first["quantity"],
         charges=tuple(_charge_of(charge) for charge in first["charges"]),
+        # A hold that was kept aside has its hour from its replay on.
+        expires_at=None if state == "suspended" else event.expires_at,
         finished_at=None,
         reason=None,
+        asked=_asked_of(first.get("prior")),
     )
+    return found if "first" not in first else found._replace(first=_first_of(event, first["first"]))
 
 
 def _charge_of(charge: Mapping[str, Any]) -> Charge:

@@ -9,14 +9,18 @@ import msgspec
 
 from tenuto.core.refill import Refill
 
+from . import facts
 from .database import Reader, Record, Unit
 from .records import TAKEN, decoded
+from .signals import tell
 
 _COLUMNS: Final = Refill._fields
 _SELECT: Final = "select {} from refill r".format(", ".join(f"r.{name}" for name in _COLUMNS))
 _PUT: Final = (
-    "insert into refill ({names}, updated_at) values ({places})"
+    "with before as (select payment_id, parked_at from refill where account_id = $1 and denomination = $2)"
+    " insert into refill ({names}, updated_at) values ({places})"
     " on conflict (account_id, denomination) do update set {sets}"
+    " returning (select payment_id from before), (select parked_at from before)"
 ).format(
     names=", ".join(_COLUMNS),
     places=", ".join(f"${place}" for place in range(1, len(_COLUMNS) + 2)),
@@ -30,7 +34,9 @@ async def put_refill(unit: Unit, refill: Refill, now: datetime) -> None:
         msgspec.json.encode(value).decode() if name == "scheduled" and value is not None else value
         for name, value in refill._asdict().items()
     ]
-    await unit.execute(_PUT, *values, now)
+    before = await unit.fetchrow(_PUT, *values, now)
+    assert before is not None
+    await tell(unit, refill.environment_id, *facts.of_refill(facts.RefillBefore(*before), refill, now))
 
 
 async def delete_refill(unit: Unit, account_id: int, denomination: str) -> None:

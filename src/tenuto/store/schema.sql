@@ -46,6 +46,10 @@ create table environment (
     stripe_webhook_secret  bytea,
     money                json        not null default '{}', -- settings of refills, invoices, dunning and tax
     capture_suspended    boolean     not null default false,
+    paused_at            timestamptz, -- every gated event of the half is refused
+    usage_suspended_at   timestamptz, -- events of the half are kept aside
+    replays_as           text,        -- replay, void: what becomes of those that were, until no late one can come
+    replays_until        timestamptz, -- in real time
     constraint environment_pkey primary key (id),
     constraint environment_half_key unique (company_id, live),
     constraint environment_live_clock check (not live or clock_offset = 0),
@@ -117,13 +121,17 @@ create table account (
     paused_at      timestamptz,
     paused_by      text, -- manual, dunning, plan
     credit_blocked_at timestamptz,
-    credit_blocked_by text,
+    credit_blocked_by text, -- manual, dunning, level
     capture_suspended boolean not null default false,
+    usage_suspended_at timestamptz, -- its events are kept aside
+    replays_to     bigint,      -- events kept aside up to this id are to be billed, or voided, now
+    replays_as     text,        -- replay, void
     constraint account_pkey primary key (id),
     constraint account_credit_limit_positive check (credit_limit >= 0),
     constraint account_environment_fkey foreign key (environment_id) references environment (id)
 ) with (fillfactor = 80);
 create index account_listing on account (environment_id, opened desc, id desc);
+create index account_replays on account (environment_id, id) where replays_to is not null;
 
 create table balance (
     account_id   bigint      not null,
@@ -136,6 +144,7 @@ create table balance (
     residue_den  numeric     not null,
     arrived      bigint      not null default 0, -- all that moved it but usage: what usage took is arrived - amount
     burned       bigint      not null default 0, -- how much of what usage took its grants are burned down by
+    filled       bigint      not null default 0, -- what it held when units last arrived: 100 % of what can be consumed
     created_at   timestamptz not null,
     updated_at   timestamptz not null,
     constraint balance_pkey primary key (account_id, denomination),
@@ -147,7 +156,7 @@ create table balance (
 ) with (fillfactor = 70);
 
 -- What was reported, with its first charge; further charges (several denominations) stand in event_charge.
--- state: 0 complete, 1 pending, 2 cancelled. tag: 0 usage, 1 revenue, 2 payout.
+-- state: 0 complete, 1 pending, 2 cancelled, 3 suspended (kept aside, unpriced). tag: 0 usage, 1 revenue, 2 payout.
 -- reason of a cancelled one: 0 pushed, 1 requested, 2 expired, 3 deleted.
 -- Foreign keys to account would cost the hot path more than a tenth; `tenuto audit` holds that rule.
 create table event (
@@ -178,7 +187,8 @@ create table event (
     key              text        collate "C",
     key_digest       bytea,
     cogs_denomination text       collate "C",
-    prior            json,       -- what a counted price had seen before; of overage: what was uncovered, and its price
+    prior            json,       -- what a counted price had seen before; of overage: what was uncovered, and its price;
+                                 -- of an event kept aside: the state and the override it asks for
     metadata         json,
     first            json,       -- the fields that finishing changed, as they were
     constraint event_pkey primary key (account_id, id),
@@ -189,6 +199,8 @@ create index event_time on event using brin (id) with (pages_per_range = 32, aut
 create index event_hold on event (account_id, expires_at) where state = 1;
 create index event_hold_due on event (expires_at) where state = 1;
 create index event_taken_back on event (account_id, posting) where state = 2 and reason = 3;
+create index event_suspended on event (account_id, id) where state = 3;
+create index event_late on event (account_id, posting) where posting - id > 7200000000;
 
 create table event_charge (
     account_id       bigint   not null,
@@ -573,8 +585,9 @@ create table payment_link (
     account_id     bigint      not null,
     id             bigint      not null,
     environment_id integer     not null,
-    kind           text        not null, -- card, invoice
+    kind           text        not null, -- card, invoice, topup, overage
     invoice_id     bigint,
+    ask            json,       -- what the customer is asked for
     setup_intent   text        collate "C",
     return_url     text,
     expires_at     timestamptz not null,
@@ -771,6 +784,122 @@ create index balance_grant_open on balance_grant (account_id, denomination) wher
 create index balance_grant_expiry on balance_grant (environment_id, expires_at)
     where closed_at is null and expires_at is not null;
 
+-- --- signals ----------------------------------------------------------------------------------------------------------
+
+-- Where a company hears what happens. Without a url nothing is sent: what it subscribes to is there to be read.
+create table webhook (
+    environment_id   integer     not null,
+    id               bigint      not null,
+    url              text,
+    username         text,
+    password         bytea,      -- sealed (vault), like the secrets
+    secret           bytea       not null,
+    old_secret       bytea,      -- signs beside the new one for a while
+    old_secret_until timestamptz,
+    description      text        not null,
+    in_flight        smallint    not null, -- requests at a time; a crash may repeat as many
+    merges           boolean     not null, -- changes of a busy balance that wait together become one
+    failing_since    timestamptz, -- real time of the first failure since the last success
+    paused_at        timestamptz,
+    paused_by        text,       -- manual, failures
+    created_at       timestamptz not null,
+    updated_at       timestamptz,
+    deleted_at       timestamptz,
+    constraint webhook_pkey primary key (environment_id, id),
+    constraint webhook_in_flight check (in_flight between 1 and 50),
+    constraint webhook_environment_fkey foreign key (environment_id) references environment (id)
+);
+create index webhook_awake on webhook (environment_id, id)
+    where url is not null and paused_at is null and deleted_at is null;
+
+-- What a webhook hears: a topic, of all accounts or of one, of all balances or of one, at a level or at those of the
+-- company's rules and plans.
+create table webhook_topic (
+    environment_id integer     not null,
+    id             bigint      not null,
+    webhook_id     bigint      not null,
+    topic          text        collate "C" not null,
+    account_id     bigint,
+    denomination   text        collate "C",
+    level          text        collate "C", -- consumed:90, remaining:10, below:500, credit:150
+    created_at     timestamptz not null,
+    constraint webhook_topic_pkey primary key (environment_id, id),
+    constraint webhook_topic_webhook_fkey foreign key (environment_id, webhook_id) references webhook (environment_id, id)
+);
+create unique index webhook_topic_key on webhook_topic
+    (environment_id, webhook_id, topic, coalesce(account_id, 0), coalesce(denomination, ''), coalesce(level, ''));
+create index webhook_topic_account on webhook_topic (account_id) where account_id is not null;
+
+-- What happened, written in the unit in which it happened. Published later: it gets its place in the company's log and
+-- the text that is sent, the same for everybody and for every attempt.
+create table notification (
+    environment_id integer     not null,
+    id             bigint      not null generated by default as identity,
+    account_id     bigint,
+    topic          text        collate "C" not null,
+    denomination   text        collate "C",
+    level          text        collate "C",
+    by_rule        boolean     not null, -- its level is one of the company's rules, or of a plan
+    sequence       bigint,     -- of the transaction that moved the balance: without a gap per balance
+    data           json        not null,
+    created_at     timestamptz not null,
+    position       bigint,
+    body           text,
+    constraint notification_pkey primary key (environment_id, id)
+);
+create index notification_unpublished on notification (environment_id, id) where position is null;
+create unique index notification_log on notification (environment_id, position) where position is not null;
+create index notification_age on notification using brin (created_at);
+
+-- One notification on its way to one webhook. status: waiting, delivered, failed, merged. Times are real ones, whatever
+-- the clock of the company says: a receiver is down in real time. `log` are its attempts.
+create table delivery (
+    environment_id  integer     not null,
+    webhook_id      bigint      not null,
+    position        bigint      not null,
+    status          text        collate "C" not null,
+    attempts        integer     not null default 0,
+    next_attempt_at timestamptz not null,
+    account_id      bigint,
+    merge_key       text        collate "C", -- the denomination of a change of a balance that may be merged
+    merged_into     bigint,     -- the position of the later change that speaks for it
+    body            text,       -- where it speaks for earlier ones too
+    log             json,
+    created_at      timestamptz not null,
+    finished_at     timestamptz,
+    constraint delivery_pkey primary key (environment_id, webhook_id, position)
+);
+create index delivery_due on delivery (environment_id, webhook_id, next_attempt_at, position) where status = 'waiting';
+create index delivery_merging on delivery (environment_id, webhook_id, account_id, merge_key, position)
+    where status = 'waiting' and attempts = 0 and merge_key is not null;
+create index delivery_age on delivery using brin (created_at);
+create index delivery_failed on delivery (environment_id, webhook_id, position) where status = 'failed';
+
+-- A flag as it was set for one account, over what its plan says.
+create table account_flag (
+    account_id bigint      not null,
+    name       text        collate "C" not null,
+    value      json        not null,
+    changed_at timestamptz not null,
+    constraint account_flag_pkey primary key (account_id, name),
+    constraint account_flag_account_fkey foreign key (account_id) references account (id)
+);
+
+-- Every change of a flag of an account: from what to what, by whom and why.
+create table flag_change (
+    account_id bigint      not null,
+    id         bigint      not null, -- a tick; several flags may change at once
+    name       text        collate "C" not null,
+    source     text        not null, -- plan, operator, system, balance
+    actor      text,       -- the API key, the person or the transaction
+    reason     text,
+    before     json,       -- type, enabled, value; null: it was not there
+    after      json,
+    changed_at timestamptz not null,
+    constraint flag_change_pkey primary key (account_id, name, id),
+    constraint flag_change_account_fkey foreign key (account_id) references account (id)
+);
+
 -- The one call that saves a lane's batch (design 7). Nothing is written if an account's tick or an environment's
 -- revision is no longer the one that the decisions were made on: the conditional update waits for whoever holds the
 -- row and then looks at its newest version, so it is lock, read and proof in one. The planner settings of lanes make it
@@ -783,7 +912,7 @@ create index balance_grant_expiry on balance_grant (environment_id, expires_at)
 -- SQLSTATEs: TN001 an account moved on, TN002 an environment did, TN003 and 23505 a key is known.
 create function tenuto_save(
     environment_ids integer[], revisions bigint[], account_ids bigint[], old_ticks bigint[], new_ticks bigint[],
-    balances json, transactions json, events json, rest json
+    balances json, transactions json, events json, rest json, signals json
 ) returns void
 language plpgsql
 as $$
@@ -839,6 +968,45 @@ begin
     if rest is not null then
         perform tenuto_save_rest(rest);
     end if;
+    if signals is not null then
+        perform tenuto_signal(signals);
+    end if;
+end
+$$;
+
+-- What a decision has to say beside moving balances: `notifications`, `bars` (accounts that are credit blocked from now
+-- on, or, where `at` is null, no more), `flags` (changes of flags).
+create function tenuto_signal(signals json) returns void
+language plpgsql
+as $$
+declare
+    part record;
+begin
+    -- The text is read once for all its parts.
+    select * into part from json_to_record(signals) as r (notifications json, bars json, flags json);
+    insert into notification (
+        environment_id, account_id, topic, denomination, level, by_rule, sequence, data, created_at
+    )
+    select environment_id, account_id, topic, denomination, level, coalesce(by_rule, false), sequence, data, created_at
+    from json_to_recordset(part.notifications) as n (
+        environment_id integer, account_id bigint, topic text, denomination text, level text, by_rule boolean,
+        sequence bigint, data json, created_at timestamptz
+    );
+
+    if part.bars is not null then
+        update account set credit_blocked_at = bar.at, credit_blocked_by = bar.by
+        from json_to_recordset(part.bars) as bar (account_id bigint, at timestamptz, by text)
+        where account.id = bar.account_id;
+    end if;
+
+    if part.flags is not null then
+        insert into flag_change (account_id, id, name, source, actor, reason, before, after, changed_at)
+        select account_id, id, name, source, actor, reason, before, after, changed_at
+        from json_to_recordset(part.flags) as f (
+            account_id bigint, id bigint, name text, source text, actor text, reason text, before json, after json,
+            changed_at timestamptz
+        );
+    end if;
 end
 $$;
 
@@ -847,18 +1015,18 @@ language plpgsql
 as $$
 begin
     insert into balance (
-        account_id, denomination, amount, pending, seq, residue_num, residue_den, arrived, created_at, updated_at
+        account_id, denomination, amount, pending, seq, residue_num, residue_den, arrived, filled, created_at, updated_at
     )
-    select account_id, denomination, amount, pending, seq, residue_num, residue_den, coalesce(arrived, 0), updated_at,
-        updated_at
+    select account_id, denomination, amount, pending, seq, residue_num, residue_den, coalesce(arrived, 0),
+        coalesce(filled, 0), updated_at, updated_at
     from json_to_recordset(balances) as b (
         account_id bigint, denomination text, amount bigint, pending bigint, seq bigint, residue_num numeric,
-        residue_den numeric, arrived bigint, updated_at timestamptz
+        residue_den numeric, arrived bigint, filled bigint, updated_at timestamptz
     )
     on conflict (account_id, denomination) do update
     set amount = excluded.amount, pending = excluded.pending, seq = excluded.seq,
         residue_num = excluded.residue_num, residue_den = excluded.residue_den,
-        arrived = balance.arrived + excluded.arrived, updated_at = excluded.updated_at;
+        arrived = balance.arrived + excluded.arrived, filled = excluded.filled, updated_at = excluded.updated_at;
 end
 $$;
 
@@ -956,11 +1124,12 @@ begin
     set posting = ended.posting, state = ended.state, reason = ended.reason, quantity = ended.quantity,
         amount = ended.amount, balance_amount = ended.balance_amount, balance_pending = ended.balance_pending,
         transaction_seq = ended.transaction_seq, cost = ended.cost, residue = ended.residue, prior = ended.prior,
+        denomination = ended.denomination, price_version_id = ended.price_version_id, expires_at = ended.expires_at,
         finished_at = ended.finished_at, first = ended.first
     from json_to_recordset(rest -> 'finished') as ended (
         account_id bigint, id bigint, posting bigint, state smallint, reason smallint, quantity numeric, amount bigint,
         balance_amount bigint, balance_pending bigint, transaction_seq bigint, cost text, residue text, prior json,
-        finished_at timestamptz, first json
+        denomination text, price_version_id bigint, expires_at timestamptz, finished_at timestamptz, first json
     )
     where event.account_id = ended.account_id and event.id = ended.id;
 

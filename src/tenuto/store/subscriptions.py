@@ -19,6 +19,7 @@ import msgspec
 from tenuto.core.effect import Effect, Way, effect_of, expired, plan_refills, way_of
 from tenuto.core.event import AccountState, credit_limit_of
 from tenuto.core.grant import Grant, Purse, as_before, burned_down
+from tenuto.core.identifiers import spell_of_account
 from tenuto.core.ledger import Balance, open_balance
 from tenuto.core.lifecycle import late
 from tenuto.core.outcomes import Refusal
@@ -28,9 +29,10 @@ from tenuto.core.refill import Refill
 from tenuto.core.subscription import Around, Offer, Period, Step, Subscription, basis_of
 from tenuto.core.terms import Terms
 
-from . import accounts, ledger, payments, refills
+from . import accounts, facts, flags, ledger, payments, refills
 from .database import Reader, Record, Unit
 from .records import TAKEN, Page, decoded
+from .signals import tell
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -91,7 +93,7 @@ class Standing:
 
     def _way_of(self, step: Step, state: AccountState, terms: Terms) -> Way:
         balance = state.balances.get(step.denomination) or open_balance(step.denomination)
-        limit = credit_limit_of(balance, state.credit_limit, terms)
+        limit = credit_limit_of(balance, state.credit_limit, terms.default_credit_limit)
         return way_of(step, self.around_of(step, state, step.at), has_card=self.has_card, limit=limit)
 
     def around_of(self, step: Step, state: AccountState, at: datetime) -> Around:
@@ -336,7 +338,22 @@ def _upsert(table: str, names: Sequence[str], keys: Sequence[str]) -> str:
     )
 
 
-_PUT_SUBSCRIPTION: Final = _upsert("subscription", (*_SUBSCRIPTION, "updated_at"), ("account_id",))
+_PLAN_BEFORE: Final = ", ".join(f"b.{name}" for name in facts.PlanBefore._fields[:-1])
+_PUT_SUBSCRIPTIONS: Final = f"""
+with given as (select * from json_populate_recordset(null::subscription, $1)),
+before as (select s.* from subscription s where s.account_id in (select account_id from given)),
+put as (
+    insert into subscription ({", ".join(_SUBSCRIPTION)}, updated_at)
+    select {", ".join(_SUBSCRIPTION)}, $2::timestamptz from given
+    on conflict (account_id) do update
+    set {", ".join(f"{name} = excluded.{name}" for name in (*_SUBSCRIPTION[1:], "updated_at"))}
+)
+select g.account_id, v.number as version_now, p.denomination, {_PLAN_BEFORE}, w.number as version
+from given g left join before b on b.account_id = g.account_id
+left join plan_version v on v.environment_id = g.environment_id and v.id = g.version_id
+left join plan_version w on w.environment_id = b.environment_id and w.id = b.version_id
+left join subscription_period p on p.account_id = g.account_id and p.id = g.period_id
+"""
 _PUT_PERIOD: Final = _upsert("subscription_period", _PERIOD, ("account_id", "id"))
 _PUT_GRANT: Final = _upsert("balance_grant", _GRANT, ("account_id", "id"))
 _PUT_STEP: Final = """
@@ -349,9 +366,9 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
 async def write_effects(unit: Unit, made: Sequence[Written], now: datetime) -> None:
     """Write what steps do, of many accounts at once: movements, periods, grants, subscriptions and the steps."""
     await ledger.save_many_moves(unit, [(one.before, one.effect.tick, one.effect.moves, now) for one in made])
-    await put_subscriptions(unit, [one.effect.subscription for one in made], now)
+    kept = await _put_subscriptions(unit, [one.effect.subscription for one in made], now)
     # The old period is closed before the new one begins where it ended.
-    await unit.executemany(_PUT_PERIOD, [_row(p, _PERIOD) for one in made for p in one.effect.periods])
+    await unit.executemany(_PUT_PERIOD, [_row(p) for one in made for p in one.effect.periods])
     await put_grants(unit, [grant for one in made for grant in one.effect.grants])
     burned: dict[tuple[int, str], int] = {}
     for one in made:
@@ -359,11 +376,51 @@ async def write_effects(unit: Unit, made: Sequence[Written], now: datetime) -> N
             burned[one.effect.subscription.account_id, name] = value
     await put_burned(unit, burned)
     await unit.executemany(_PUT_STEP, [_step_row(one, now) for one in made if one.step.is_now])
+    done = {one.before.account_id: facts.Done(one.step, one.effect, one.payment_id) for one in made}
+    await _tell(unit, kept, done, now)
+    await flags.follow_plans(unit, [_replaced(one) for one in made], now)
+
+
+_ENDINGS: Final[Mapping[str, str]] = {"start": "has begun", "renewal": "was renewed", "cancel": "has ended"}
+
+
+def _replaced(one: Written) -> flags.Replaced:
+    """The terms of an account's plan before and after a step."""
+    after = one.effect.subscription
+    return flags.Replaced(
+        before=one.before,
+        version_id=after.version_id if after.is_running else None,
+        override_id=after.override_id if after.is_running else None,
+        balances={balance.denomination: balance for balance, _ in one.effect.moves},
+        id=one.effect.tick + 1,
+        actor=spell_of_account("ps", after.account_id, one.effect.step_id),
+        reason=f"the plan {_ENDINGS.get(one.step.kind, 'has changed')}",
+    )
 
 
 async def put_subscriptions(unit: Unit, found: Sequence[Subscription], now: datetime) -> None:
-    """Write subscriptions as they are now."""
-    await unit.executemany(_PUT_SUBSCRIPTION, [(*_row(one, _SUBSCRIPTION), now) for one in found])
+    """Write subscriptions of one company's half as they are now, and tell what is new about them."""
+    await _tell(unit, await _put_subscriptions(unit, found, now), {}, now)
+
+
+async def _put_subscriptions(unit: Unit, found: Sequence[Subscription], now: datetime) -> list[facts.Kept]:
+    """Write subscriptions, in one statement that says how they were before."""
+    rows = await unit.fetch(_PUT_SUBSCRIPTIONS, _encode(found).decode(), now)
+    after = {one.account_id: one for one in found}
+    return [
+        facts.Kept(None if row["status"] is None else _before(row), after[row["account_id"]], *row[1:3]) for row in rows
+    ]
+
+
+def _before(row: Record) -> facts.PlanBefore:
+    names = facts.PlanBefore._fields
+    return facts.PlanBefore(*(decoded(row[name]) if name == "variable_units" else row[name] for name in names))
+
+
+async def _tell(unit: Unit, kept: Sequence[facts.Kept], done: Mapping[int, facts.Done], now: datetime) -> None:
+    told = [fact for one in kept for fact in facts.of_plan(one, done.get(one.after.account_id), now)]
+    if told:
+        await tell(unit, kept[0].after.environment_id, *told)
 
 
 async def put_grants(unit: Unit, grants: Sequence[Grant]) -> None:
@@ -379,9 +436,8 @@ async def put_burned(unit: Unit, burned: Mapping[tuple[int, str], int]) -> None:
     )
 
 
-def _row(value: Subscription | Period, names: Sequence[str]) -> tuple[Any, ...]:
-    found = (getattr(value, name) for name in names)
-    return tuple(_encode(one).decode() if isinstance(one, Mapping) else one for one in found)
+def _row(period: Period) -> tuple[Any, ...]:
+    return tuple(getattr(period, name) for name in _PERIOD)
 
 
 def _step_row(one: Written, now: datetime) -> tuple[Any, ...]:
