@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -160,6 +161,36 @@ class Company:
         reply = self.call("POST", path, {"amount": amount, **more})
         assert reply.status == 200, reply
         return str(reply.data["id"])
+
+    def flag(self, account_id: str, name: str, value: object, **more: object) -> Any:
+        """A flag that is set for one account."""
+        reply = self.call("PUT", f"/v1/accounts/{account_id}/flags/{name}", {"value": value, **more})
+        assert reply.status == 200, reply
+        return reply.data
+
+    def flags(self, account_id: str) -> dict[str, Any]:
+        """All flags of an account, by name."""
+        reply = self.call("GET", f"/v1/accounts/{account_id}/flags")
+        assert reply.status == 200, reply
+        return {flag["name"]: flag for flag in reply.data}
+
+    def listening_webhook(self, account_id: str) -> tuple[str, str]:
+        """The ids of a webhook that hears everything, and of the last notification that waits for it.
+
+        It is paused, so nothing leaves the house.
+        """
+        hooks = "/v1/companies/{company}/webhooks"
+        hook = str(self.call("POST", hooks, {"url": "https://hooks.example/tenuto"}).data["id"])
+        assert self.call("PUT", f"{hooks}/{hook}", {"paused": True}).status == 200
+        assert self.call("POST", f"{hooks}/{hook}/subscribe/*").status == 200
+        for amount in (1, 2):
+            adjusted = self.call("POST", f"/v1/accounts/{account_id}/balance/heard/adjust", {"amount": amount})
+            assert adjusted.status == 200, adjusted
+        give_up_at = time.monotonic() + 10
+        while len(waiting := self.call("GET", f"{hooks}/{hook}/logs").data) < 2:
+            assert time.monotonic() < give_up_at, "nothing was published"
+            time.sleep(0.02)
+        return hook, str(waiting[0]["id"])
 
     def own_stripe(self) -> str:
         """A Stripe key of the company's own, which it is charged with from now on."""

@@ -10,11 +10,13 @@ from tenuto.core.invoice import ManualLine, TaxRate
 from tenuto.core.payment import Payment
 from tenuto.engine import Engine, Settings
 from tenuto.gateway.port import GatewayEvent
-from tenuto.service import cards, invoicing, payments, refills, refunds
+from tenuto.service import cards, invoicing, payments, refills, refunds, webhooks
 from tenuto.service.invoicing import TermsWanted
 from tenuto.service.payments import Deposit
 from tenuto.service.usage import open_lanes
+from tenuto.service.webhooks import TopicAsk
 from tenuto.store import accounts as shelf
+from tenuto.store import deliveries
 from tenuto.store.database import Database, Unit, migrate
 from tenuto.store.payments import Refund
 from tests.conftest import MadeUpClock
@@ -163,10 +165,23 @@ async def fill(money: Money) -> None:
     await company.price("chat", "USD", amount="2.7")
     await company.price("image", "USD", amount="1", per=7)
     await company.price("read", "credits", amount="1")
+    await listen(money)
     await seal(money)
     await pay_in(money)
     await refill(money)
     await invoice(money)
+    async with money.unit() as unit:
+        while await deliveries.publish(unit, company.environment.id, money.clock.at):
+            continue
+
+
+async def listen(money: Money) -> None:
+    """Somebody hears everything, and has for a while."""
+    asked = {"url": "https://receiver.example.com/hook"}
+    async with money.unit() as unit:
+        await webhooks.create_webhook(money.engine, unit, money.company.environment, asked, [TopicAsk("*")])
+    await money.company.look()
+    money.clock.forward(minutes=2)
 
 
 async def seal(money: Money) -> None:

@@ -324,22 +324,27 @@ class Bench:
             warm_seconds=WARM_SHARE * seconds,
             rate=rate,
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "tenuto.bench_load"],
-            input=msgspec.json.encode(load),
-            stdout=subprocess.PIPE,
-            timeout=seconds * 2 + START_SECONDS * 3,
-            check=False,
+        return made(load, scenario.name)
+
+
+def made(load: Load, name: str) -> Outcome:
+    """What came of a load, made by a process of its own. Raises RuntimeError if nothing did."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tenuto.bench_load"],
+        input=msgspec.json.encode(load),
+        stdout=subprocess.PIPE,
+        timeout=load.seconds * 2 + START_SECONDS * 3,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name}: the load generator ended with {done.returncode}.")
+    outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    if not outcome.done:
+        found = ", ".join(f"{status}: {count}" for status, count in outcome.statuses.items())
+        raise RuntimeError(
+            f"{name}: no 200 within {load.seconds:g} s (answers by status: {found}). Measure longer: --seconds."
         )
-        if done.returncode:
-            raise RuntimeError(f"{scenario.name}: the load generator ended with {done.returncode}.")
-        outcome = msgspec.json.decode(done.stdout, type=Outcome)
-        if not outcome.done:
-            found = ", ".join(f"{status}: {count}" for status, count in outcome.statuses.items())
-            raise RuntimeError(
-                f"{scenario.name}: no 200 within {seconds:g} s (answers by status: {found}). Measure longer: --seconds."
-            )
-        return outcome
+    return outcome
 
 
 def run(ask: Ask, console: Console) -> Report:

@@ -115,14 +115,19 @@ class Rows:
         """Events that are stored."""
         return int(self._do(self._connection.fetchval("select count(*) from event")))
 
-    def open_accounts(self, count: int) -> list[int]:
-        """So many accounts of the one test company, each with a large balance and the transaction it came by."""
+    def open_accounts(self, count: int, company_id: int | None = None) -> list[int]:
+        """So many accounts, each with a large balance and the transaction it came by.
+
+        They are the company's, or, where none is named, those of the one company that there is.
+        """
         self._ids = random.sample(range(1, ID_MAX), count)
-        self._do(self._open_accounts())
+        self._do(self._open_accounts(company_id))
         return self._ids
 
-    async def _open_accounts(self) -> None:
-        environment_id = await self._connection.fetchval("select id from environment where not live")
+    async def _open_accounts(self, company_id: int | None) -> None:
+        environment_id = await self._connection.fetchval(
+            "select id from environment where not live and company_id = coalesce($1, company_id)", company_id
+        )
         now = datetime.now(UTC)
         tick = microseconds(now)
         name, email = "Ada", "ada@example.com"
@@ -133,8 +138,8 @@ class Rows:
         )
         await self._copy(
             "balance",
-            "account_id denomination amount pending seq residue_num residue_den created_at updated_at",
-            [(id, "USD", BALANCE, 0, 1, 0, 1, now, now) for id in self._ids],
+            "account_id denomination amount filled pending seq residue_num residue_den created_at updated_at",
+            [(id, "USD", BALANCE, BALANCE, 0, 1, 0, 1, now, now) for id in self._ids],
         )
         await self._copy(
             "transaction",
@@ -149,6 +154,17 @@ class Rows:
 
     async def _copy(self, table: str, columns: str, records: Sequence[tuple[object, ...]]) -> None:
         await self._connection.copy_records_to_table(table, records=records, columns=columns.split())
+
+    def count_waiting(self) -> int:
+        """Notifications that are not published, or not delivered, yet."""
+        return int(
+            self._do(
+                self._connection.fetchval(
+                    "select (select count(*) from notification where position is null)"
+                    " + (select count(*) from delivery where status = 'waiting')"
+                )
+            )
+        )
 
     def make_tables(self) -> None:
         """The tables that COPY and the bare transaction write; called once there are events to take after."""

@@ -112,6 +112,8 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     paid: Annotated[float, typer.Option(min=0, max=1, help="The share of those that pays by card.")] = 0.0,
     kill: Annotated[int, typer.Option(min=0, help="How often the worker is killed meanwhile.")] = 0,
     companies: Annotated[int, typer.Option(min=1, help="Companies that those accounts are spread over.")] = 40,
+    webhooks: Annotated[int, typer.Option(min=0, help="Instead, so many notifications to twenty webhooks.")] = 0,
+    topics: Annotated[bool, typer.Option("--topics", help="Instead, what it costs that somebody listens.")] = False,
 ) -> None:
     """Measure this machine: a temporary database, Tenuto's own load, and what the same rows cost without Tenuto."""
     import msgspec
@@ -124,6 +126,12 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
         return
     if renewals:
         _bench_renewals((renewals, companies, paid, kill, data), json)
+        return
+    if webhooks:
+        _bench_webhooks(webhooks, seconds, data, json)
+        return
+    if topics:
+        _bench_topics((seconds, rounds, accounts, data), json)
         return
     names = frozenset(name.strip() for name in only.split(",") if name.strip())
     if unknown := names - {scenario.name for scenario in benches.SCENARIOS}:
@@ -168,6 +176,38 @@ def _bench_renewals(asked: tuple[int, int, float, int, str | None], json: Path |
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     if not report.is_true:
         raise typer.Exit(1)
+
+
+def _bench_webhooks(count: int, seconds: float, data: str | None, json: Path | None) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from tenuto.bench_webhooks import Ask, run_webhooks, show_webhooks
+
+    try:
+        report = run_webhooks(Ask(count, 4 * seconds, data), Console(stderr=True))
+    except RuntimeError as error:
+        fail(str(error))
+    show_webhooks(report, Console())
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    if not report.is_true:
+        raise typer.Exit(1)
+
+
+def _bench_topics(asked: tuple[float, int, int, str | None], json: Path | None) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from tenuto.bench_topics import Ask, run_topics, show_topics
+
+    try:
+        report = run_topics(Ask(*asked), Console(stderr=True))
+    except RuntimeError as error:
+        fail(str(error))
+    show_topics(report, Console(width=None if sys.stdout.isatty() else 160))
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 
 
 @app.command()

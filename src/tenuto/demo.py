@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tenuto.demo_plans import on_plans
+from tenuto.demo_signals import on_signals
 from tenuto.demo_story import Company, StepFailed, Story, check, until
 from tenuto.engine import Settings
 from tenuto.importer import Columns, Import, Source, show_import
@@ -310,6 +311,7 @@ def tell_story(story: Story, company: Company, console: Console, data: Path, usa
     refilled_by_card(story, company)
     invoiced(story, company)
     on_plans(story, company)
+    on_signals(story, company)
     audited(story, data)
     return account
 
@@ -335,7 +337,10 @@ def _started(data: Path, port: int | None, say: Callable[[str], None]) -> Server
     """A running server on the port, or on the first free one from 8080 on. Raises what keeps it from starting."""
     ports: Sequence[int] = range(PORT, PORT + PORTS_TRIED) if port is None else (port,)
     for candidate in ports:
-        settings = Settings(port=candidate, data=str(data), registration="open", log_level="error")
+        # The demo's webhook goes to this very machine.
+        settings = Settings(
+            port=candidate, data=str(data), registration="open", log_level="error", private_webhooks="on"
+        )
         server = Server(settings, say)
         try:
             server.start()

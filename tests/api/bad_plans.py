@@ -262,7 +262,9 @@ BALANCE_ROWS: Final = (
 
 FLAG_AND_PRICE_ROWS: Final = (
     *(row for value in (5, "x", ["x"]) for row in plan(f"flags {value!r}", field="flags", flags=value)),
-    *(row for value in (1.5, [1], {"a": 1}) for row in plan(f"a flag {value!r}", flags={"limit": value})),
+    *(row for value in (1.5, [1], {"metered": 1}) for row in plan(f"a flag {value!r}", flags={"limit": value})),
+    *plan("a flag of an unknown kind", "unknown_field", flags={"limit": {"a": 1}}),
+    *plan("a metered flag of nothing", flags={"limit": {"metered": ""}}),
     *plan("a flag beyond all", "out_of_range", field="flags.limit", flags={"limit": MOST + 1}),
     *plan("a flag of 201 characters", field="flags.limit", flags={"limit": "x" * 201}),
     *(

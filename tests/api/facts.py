@@ -10,17 +10,18 @@ _ENVIRONMENTS: Final = (
     "(select v.id from environment v where v.company_id = $1 and ($2::boolean is null or v.live = $2))"
 )
 _ACCOUNTS: Final = f"(select a.id from account a where a.environment_id in {_ENVIRONMENTS})"
-_INVOICES: Final = ("invoice_terms", "invoice", "credit_note", "number_series")
+_INVOICES: Final = ("invoice_terms", "invoice", "credit_note")
 _OF_INVOICES: Final = ("invoice_line", "invoice_tax", "invoice_payment")
 # Not gateway_event: the simulator sends its messages whenever it likes.
 _MONEY: Final = ("payment", "refund", "refill", "payment_link")
 _PLANS: Final = ("plan", "plan_version")
+_SIGNALS: Final = ("webhook", "webhook_topic")
 _BY_ENVIRONMENT: Final = (
-    *("event_price", "event_price_version", "stored_answer", "account", *_INVOICES, *_MONEY, *_PLANS),
+    *("event_price", "event_price_version", "stored_answer", "account", *_INVOICES, *_MONEY, *_PLANS, *_SIGNALS),
 )
 _BY_ACCOUNT: Final = (
     *("balance", "event", "event_charge", "gated_event", "transaction", "price_counter"),
-    *("price_override", "payment_method", "payment_attempt", *_OF_INVOICES),
+    *("price_override", "payment_method", "payment_attempt", "account_flag", "flag_change", *_OF_INVOICES),
 )
 _ROWS: Final = {
     "company": "select * from company where id = $1",
@@ -28,6 +29,10 @@ _ROWS: Final = {
     "environment": f"select * from environment where id in {_ENVIRONMENTS}",
     # When a key was last used is noted by a sweep, whatever came of its request.
     "api_key": "select environment_id, id, name, digest, scopes, expires_at, revoked_at from api_key"
+    f" where environment_id in {_ENVIRONMENTS}",
+    # What was written down is published a moment later, and gets its number then, whatever was asked meanwhile.
+    "number_series": f"select * from number_series where environment_id in {_ENVIRONMENTS} and name <> 'notification'",
+    "notification": "select environment_id, id, account_id, topic, data::text from notification"
     f" where environment_id in {_ENVIRONMENTS}",
     **{table: f"select * from {table} where environment_id in {_ENVIRONMENTS}" for table in _BY_ENVIRONMENT},
     **{table: f"select * from {table} where account_id in {_ACCOUNTS}" for table in _BY_ACCOUNT},

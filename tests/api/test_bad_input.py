@@ -20,10 +20,11 @@ from tests.api.bad_account_plans import ACCOUNT_PLANS
 from tests.api.bad_input import BAD, RAW, Bad, Raw
 from tests.api.bad_money import MONEY
 from tests.api.bad_plans import PLANS
+from tests.api.bad_webhooks import WEBHOOKS
 from tests.api.facts import counts, facts_of
 from tests.client import Client, Company, Reply
 
-ALL: Final = (*BAD, *MONEY, *PLANS, *ACCOUNT_PLANS)
+ALL: Final = (*BAD, *MONEY, *PLANS, *ACCOUNT_PLANS, *WEBHOOKS)
 SECONDS_MAX: Final = 1.0
 DRIVER_WORDS: Final = re.compile(
     rb"Traceback|asyncpg|postgres|msgspec|litestar|uvicorn|File \"|SELECT |\bnull value\b", re.IGNORECASE
@@ -64,6 +65,8 @@ class Target:
         }
 
         self.company.start(other, self._ids["plan"])
+        self._ids["webhook"], self._ids["notification"] = self.company.listening_webhook(self.account)
+        self._ids["silent"] = self.company.call("POST", "/v1/companies/{company}/webhooks", {}).data["id"]
 
     def _archived(self) -> str:
         plan = self.company.plan()

@@ -105,3 +105,34 @@ def test_renewals_are_counted_one_by_one_though_the_worker_is_killed(tmp_path: P
     assert found["disagreeing"] == {}
     assert "Each account was renewed exactly once." in done.stdout
     assert list(folder.iterdir()) == []
+
+
+def test_every_notification_arrives_once_though_one_webhook_hangs(tmp_path: Path) -> None:
+    folder, report = tmp_path / "data", tmp_path / "report.json"
+    folder.mkdir()
+    done = bench(folder, "--webhooks", "400", "--seconds", "0.25", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+
+    for stretch in (found["burst"], found["hanging"]):
+        assert (stretch["lost"], stretch["duplicates"], stretch["forged"]) == (0, 0, 0)
+        assert stretch["verified"] > 0
+        assert 0 < stretch["p50_seconds"] <= stretch["p95_seconds"] <= stretch["most_seconds"]
+    assert (found["burst"]["notifications"], found["webhooks"]) == (400, 20)
+    assert 0 < found["hung_attempts"] < found["hanging"]["notifications"]
+    assert "400 notifications to 20 webhooks" in done.stdout
+    assert list(folder.iterdir()) == []
+
+
+def test_what_listening_costs_is_measured_beside_silence(tmp_path: Path) -> None:
+    folder, report = tmp_path / "data", tmp_path / "report.json"
+    folder.mkdir()
+    asked = ("--topics", "--seconds", "0.2", "--rounds", "1", "--accounts", "30")
+    done = bench(folder, *asked, "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {figure["name"]: figure for figure in json.loads(report.read_text())["figures"]}
+
+    assert {name: figure["failed"] for name, figure in figures.items()} == {"silent": 0, "heard": 0, "sent": 0}
+    assert all(figure["rate"] > 0 and math.isfinite(figure["ratio"]) for figure in figures.values())
+    assert figures["sent"]["notifications"] > 0
+    assert list(folder.iterdir()) == []

@@ -24,6 +24,8 @@ ACCOUNT_FIELDS: Final = {
     "id", "name", "email", "company_id", "plan_id", "plan_renewal_cadence", "billing_address_id", "stripe_id",
     "metadata", "last_plan_renewal", "next_plan_renewal", "plan_status", "flags", "credit_limit", "owed_balance",
     "owed_balances", "paused", "credit_blocked", "usage_suspended", "capture_suspended", "created_at", "updated_at",
+    "paused_at", "paused_by", "credit_blocked_at", "credit_blocked_by", "usage_suspended_at", "events_waiting",
+    "replaying",
 }  # fmt: skip
 BALANCE_FIELDS: Final = {
     "account_id", "denomination", "amount", "pending", "available", "residue", "residue_fraction", "credit_limit",
@@ -111,7 +113,15 @@ def test_the_company_and_its_settings(company: Company) -> None:
     }
     changed = company.call("PUT", "/v1/companies/{company}", changes)
 
-    money = {"stripe_key", "stripe_publishable_key", "stripe_webhook_secret", "refill_caps", "plans", "invoicing"}
+    money = {
+        "stripe_key",
+        "stripe_publishable_key",
+        "stripe_webhook_secret",
+        "refill_caps",
+        "plans",
+        "levels",
+        "invoicing",
+    }
     assert set(found.data) == {"id", "name", "mode", "created_at", *money, *changes}
     assert found.data["refill_caps"] == {"per_hour": 4, "per_day": 24, "amount_per_day": None}
     assert (found.data["time_zone"], found.data["default_credit_limit"]) == ("UTC", 0)
@@ -219,7 +229,8 @@ def test_every_path_form_is_served(company: Company, form: str) -> None:
     ids = {"company_id": company.id, "account_id": account, "event_id": event, "price_id": price}
     ids |= {"denomination": "credits", "key_id": "k_00000000", "invoice_id": company.invoice(account), "position": "1"}
     ids |= {"card_id": company.card(account), "payment_id": company.deposit(account), "plan_id": company.plan()}
-    ids["account_price_id"] = company.agreed_price(account, "A", "credits", "1")
+    ids |= {"account_price_id": company.agreed_price(account, "A", "credits", "1"), "name": "seats"}
+    ids["webhook_id"], ids["notification_id"] = company.listening_webhook(account)
     company.start(account, ids["plan_id"])
     for route in ROUTES:
         if route.method == "GET":

@@ -13,6 +13,7 @@ def test_the_demo_is_true_from_beginning_to_end(tmp_path: Path) -> None:
 
     told = result.stdout + result.stderr
     assert result.returncode == 0, told
-    assert "All 16 steps were checked and true" in told
+    assert "All 18 steps were checked and true" in told
     assert "402  insufficient_balance" in told
+    assert "402  credit_blocked" in told
     assert "\x1b" not in told

@@ -36,7 +36,7 @@ UNREADABLE: Final = {"invalid_json", "duplicate_key", "unsupported_media_type", 
 """What a request made after the schema is never refused for."""
 
 
-_ELSEWHERE: Final = {"gateway_mismatch", "link_not_usable"}
+_ELSEWHERE: Final = {"gateway_mismatch", "link_not_usable", "offer_void"}
 """Refusals that stand in a payment or on a hosted page, not in an answer of a route."""
 
 
@@ -68,13 +68,16 @@ def described(service: Server) -> Iterator[Service]:
             "plan_id": company.plan(),
             "key_id": keys.data[0]["id"],
             "denomination": "credits",
+            "name": "seats",
             "invoice_id": company.invoice(account),
             "position": "1",
             "card_id": company.card(account),
             "payment_id": company.deposit(account),
             "grant_id": company.grant(account),
             "mode": "test",
+            "topic": "balance_change",
         }
+        ids["webhook_id"], ids["notification_id"] = company.listening_webhook(account)
         company.start(account, ids["plan_id"])
         # The first PDF of a process loads its fonts; that is not what is measured here.
         assert company.call("GET", f"/v1/invoices/{ids['invoice_id']}/pdf").status == 200
@@ -182,10 +185,13 @@ def test_the_examples_run(service: Server, route: Route) -> None:
             "account_price_id": company.agreed_price(account, "OTHER", "credits", "2"),
             "plan_id": company.plan(balances={"tokens": {"amount": 1000}}),
             "denomination": "new" if route.method == "POST" else "credits",
+            "name": "seats",
             "invoice_id": company.invoice(account, is_final=route.method != "PUT"),
             "card_id": company.card(account),
             "payment_id": company.deposit(account),
+            "topic": "threshold",
         }
+        ids["webhook_id"], ids["notification_id"] = company.listening_webhook(account)
         company.start(account, ids["plan_id"])
         company.send(account, type="USED", cost_override_amount=9, cost_override_denomination="USD")
         body = json.loads(json.dumps(route.example).replace("p_00000000", ids["plan_id"]))
@@ -219,6 +225,7 @@ def test_every_id_parameter_is_named_by_its_kind(document: dict[str, Any]) -> No
                     assert one["name"] in {
                         *("company_id", "account_id", "event_id", "price_id", "key_id", "denomination"),
                         *("invoice_id", "position", "payment_id", "card_id", "mode"),
-                        *("plan_id", "account_price_id", "grant_id"),
+                        *("plan_id", "account_price_id", "grant_id", "name"),
+                        *("webhook_id", "notification_id", "topic"),
                     }
                     assert one["schema"]["pattern"]

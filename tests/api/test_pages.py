@@ -9,9 +9,10 @@ import pytest
 from tenuto.api.app import ROUTES
 from tenuto.api.pages import STATIC
 from tenuto.core.outcomes import REFUSALS
+from tenuto.core.topic import TOPICS
 from tests.client import Client, Company
 
-PAGES = ("/docs", "/docs/", "/docs/errors")
+PAGES = ("/docs", "/docs/", "/docs/errors", "/docs/topics")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/healthz/", "/v1/readyz"])
@@ -95,6 +96,28 @@ def test_the_errors_page_has_a_section_for_every_code(client: Client) -> None:
     page = client.call("GET", "/docs/errors").raw.decode()
 
     assert re.findall(r'<section id="(\w+)"', page) == list(REFUSALS)
+
+
+def test_the_topics_page_has_a_section_for_every_topic_with_its_fields(client: Client) -> None:
+    page = client.call("GET", "/docs/topics").raw.decode()
+
+    parts = re.split(r'<section id="([^"]+)">', page)[1:]
+    told = {
+        name: tuple(re.findall(r"<code>(\w+)</code>", part.partition("</h2>")[2]))
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+    assert told == {name: topic.fields for name, topic in TOPICS.items()}
+
+
+def test_the_refusal_of_an_unknown_topic_leads_to_the_page_of_topics(company: Company) -> None:
+    path = f"/v1/companies/{company.id}/webhooks"
+
+    refused = company.call("POST", path, {"topics": ["balance_chance"]})
+
+    assert (refused.status, refused.code) == (422, "invalid_field")
+    address = re.search(r"/docs/\w+", refused.body["error"]["message"])
+    assert address is not None
+    assert company.client.call("GET", address[0]).status == 200
 
 
 def test_an_error_leads_to_its_section(company: Company) -> None:

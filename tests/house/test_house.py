@@ -6,6 +6,7 @@ The tables are in ``rules.toml``. A rule that fails says what to do; a list of e
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -21,6 +22,7 @@ import pytest
 
 from tenuto.api.app import ROUTES, STATUSES
 from tenuto.core.outcomes import REFUSALS
+from tenuto.core.topic import TOPICS
 from tenuto.engine import Settings
 
 ROOT: Final = Path(__file__).parents[2]
@@ -359,7 +361,8 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     found = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]+)`", page("api.md")))
-    beside = {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/errors")}
+    pages = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/errors", "/docs/topics")
+    beside = {("GET", path) for path in pages}
     real = {(route.method, f"/v1{route.path}") for route in ROUTES} | beside
     assert found == real, f"docs/reference/api.md: missing {sorted(real - found)}, not there {sorted(found - real)}"
 
@@ -374,6 +377,23 @@ def test_every_table_and_column_is_documented() -> None:
         columns = set(re.findall(r"^    (\w+) ", body, flags=re.MULTILINE)) - {"constraint"}
         told = set(re.findall(r"^\| `(\w+)` \|", found[table], flags=re.MULTILINE))
         assert told == columns, differences(told, columns, f"tables.md, {table}")
+
+
+def test_every_topic_is_documented_with_its_fields_and_an_example() -> None:
+    """A topic's fields stand in its own table, and in those of the groups that its section links to."""
+    found = sections(page("topics.md"))
+    assert set(found) == set(TOPICS), differences(set(found), set(TOPICS), "docs/reference/topics.md")
+    parts = re.split(r"^### (Fields of .+)$", page("topics.md").partition("\n## Balances\n")[0], flags=re.MULTILINE)
+    groups = {name.lower().replace(" ", "-"): part for name, part in zip(parts[1::2], parts[2::2], strict=True)}
+    for name, topic in TOPICS.items():
+        text, real = found[name].partition("\n## ")[0], set(topic.fields)
+        tables = [text, *(groups[group] for group in re.findall(r"\(#(fields-of-[a-z-]+)\)", text))]
+        told = {field for table in tables for field in re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)}
+        assert told == real, differences(told, real, f"topics.md, {name}")
+        examples = re.findall(r"^```json\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+        assert len(examples) == 1, f"topics.md: {name} needs one example, not {len(examples)}."
+        shown = set(json.loads(examples[0]))
+        assert shown == real, differences(shown, real, f"topics.md, the example of {name}")
 
 
 def test_every_metric_is_documented() -> None:

@@ -15,9 +15,10 @@ from tenuto.core.identifiers import spell
 from tenuto.core.refill import Refill
 from tenuto.engine import Answer
 from tenuto.service import grants as giving
-from tenuto.service import plans, subscriptions
+from tenuto.service import plans, subscriptions, webhooks
 from tenuto.service import refills as refilling
 from tenuto.service.grants import GrantAsk
+from tenuto.service.webhooks import TopicAsk
 from tenuto.store import audit
 from tenuto.store.database import migrate
 from tests.conftest import MadeUpClock
@@ -106,6 +107,10 @@ async def world(new_database: Callable[[str], str], stripe: Simulated) -> AsyncI
 
 
 async def fill(world: Plans) -> None:
+    # Somebody hears everything, so that all that moves has to be told.
+    async with world.engine.database.writing() as unit:
+        await webhooks.create_webhook(world.engine, unit, world.environment, {}, [TopicAsk("*")])
+    world.clock.forward(minutes=2)
     await world.company.price("CHAT", "tokens", amount="1")
     owners = [await subscribe(world), await declined(world), await by_hand(world), await rich(world)]
     await world.passed(20)
@@ -234,7 +239,7 @@ async def test_books_in_which_plans_did_everything_are_clean(books: asyncpg.Conn
     found = [outcome async for outcome in audit.outcomes(books, planned)]
 
     assert [finding for outcome in found for finding in outcome.findings] == []
-    counted = ("plans", "plan_versions", "agreed_terms", "subscriptions", "periods", "steps", "grants")
+    counted = ("plans", "plan_versions", "agreed_terms", "subscriptions", "periods", "steps", "grants", "notifications")
     assert all(planned.counts[name] for name in counted), planned.counts
 
 
