@@ -84,7 +84,7 @@ class Workers:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "tenuto.server"],
+            [sys.executable, "-P", "-m", "tenuto.server"],  # nothing of the folder it is started in is imported
             env=self._environ,
             pass_fds=[self._listener.fileno()],
             stdin=subprocess.DEVNULL,
@@ -141,7 +141,7 @@ class Child:
         """Start it, without waiting for it."""
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tenuto.server", *self._arguments],
+            [sys.executable, "-P", "-m", "tenuto.server", *self._arguments],
             env=self._environ,
             pass_fds=self._sockets,
             stdin=subprocess.DEVNULL,

@@ -717,6 +717,21 @@ def test_a_replay_of_what_is_not_there_is_refused(company: Company, stranger: Co
     assert event(company, event_id)["state"] == "suspended"
 
 
+def test_a_price_that_was_deleted_while_an_event_waited_prices_it(company: Company) -> None:
+    price_id = company.price("GONE", "tokens", "10")
+    account_id = company.account(tokens=1000)
+    ask(company, account_id, "suspend_usage")
+    first = company.send(account_id, type="GONE").data["id"]
+    assert company.call("DELETE", f"/v1/companies/{{company}}/event_prices/{price_id}").status == 200
+    second = company.send(account_id, type="GONE").data["id"]
+    company.price("GONE", "tokens", "500")
+    ask(company, account_id, "resume_usage")
+    until_taken_up(company, account_id)
+    assert (event(company, first)["state"], event(company, first)["cost"]["amount"]) == ("complete", 10)
+    assert (event(company, second)["state"], event(company, second)["cost"]) == ("complete", None)
+    assert company.call("GET", f"/v1/accounts/{account_id}/balance/tokens").data["amount"] == 990
+
+
 def test_scopes_are_those_of_accounts_companies_and_events(client: Client, company: Company) -> None:
     account_id = company.account()
     issued = company.call("POST", "/v1/companies/{company}/keys", {"scopes": ["accounts:read", "company:read"]})

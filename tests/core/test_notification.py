@@ -399,13 +399,13 @@ HEARING: Final = {
         move +3 tokens refill           -> nothing
         use 9 tokens                    -> pause_balance tokens
     """,
-    "money that passes through neither fills nor empties": """
+    "money that passes through neither fills nor empties, but a flag says what is there": """
         hear pause_balance
         hear threshold
         plan flag rich={"metered":"USD"}
         balance USD 0 filled 1000
-        move +500 USD payment           -> nothing
-        move -500 USD plan              -> nothing
+        move +500 USD payment           -> rich on
+        move -500 USD plan              -> rich off
         move +70 USD payment, -70 USD invoice_item -> nothing
     """,
     "what is paid out of a balance does not empty it, what arrives and is given back does": """
@@ -414,7 +414,7 @@ HEARING: Final = {
         plan flag rich={"metered":"USD"}
         balance USD 1000 filled 1000
         move -950 USD plan              -> nothing
-        move -50 USD tax                -> nothing
+        move -50 USD tax                -> rich off
         move +10 USD deposit            -> rich on
         move -9 USD refund              -> threshold USD consumed:90
         move -1 USD refund              -> pause_balance USD, rich off

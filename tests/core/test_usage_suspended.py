@@ -6,14 +6,16 @@ The notation is told in ``ledger_language``; here are also ``suspend`` (the acco
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Final, Literal
 
 import pytest
 
-from tenuto.core.event import HOLD_LIFE, Asked
+from tenuto.core.catalog import EventPrice, by_type, families_of, price_version
+from tenuto.core.event import HOLD_LIFE, Asked, prices_as_of
 from tenuto.core.money import AMOUNT_MAX, exact
 from tenuto.core.outcomes import Refusal, invalid
+from tenuto.core.terms import terms_of
 from tenuto.core.topic import Heard, watch_of
 from tests.core.account_life import CANCEL, START, Life, event, settle_for
 from tests.core.ledger_language import _lines, _Reader, expected, told
@@ -514,3 +516,56 @@ def test_a_replay_that_comes_to_more_than_can_be_billed_is_refused_whole() -> No
         life.replay()
     assert (refused.value.code, refused.value.details) == ("out_of_range", {"path": "events[1].quantity"})
     assert list(life.events.values()) == list(events)
+
+
+# --- prices that have come and gone -----------------------------------------------------------------------------------
+
+
+def _price(
+    id: int, amount: str, *, made: int = 0, ended: int | None = None, denomination: str = "credits"
+) -> EventPrice:
+    """A price of CHAT that was made, and ended, so many hours after the start."""
+    version = price_version(
+        id=id, price_id=id, number=1, denomination=denomination, effective_at=START, terms={"amount": amount}
+    )
+    gone = None if ended is None else START + timedelta(hours=ended)
+    return EventPrice(id, "CHAT", denomination, {}, (version,), START + timedelta(hours=made), gone)
+
+
+@pytest.mark.parametrize(
+    ("in_force", "past", "own", "own_past", "expected"),
+    [
+        ([_price(1, "3")], [], [], [], [1]),
+        # one that was deleted after the event came prices it, one that was deleted before it does not
+        ([], [_price(1, "3", ended=2)], [], [], [1]),
+        ([], [_price(1, "3", ended=1)], [], [], []),
+        # what took its place was made later, and prices what comes later
+        ([_price(2, "9", made=2)], [_price(1, "3", ended=2)], [], [], [1]),
+        ([_price(2, "9", made=2)], [], [], [], []),
+        # what was agreed with the account goes before, if it was agreed by then
+        ([_price(1, "3")], [], [_price(5, "2")], [], [5]),
+        ([_price(1, "3")], [], [_price(5, "2", made=2)], [], [1]),
+        ([_price(1, "3")], [], [], [_price(5, "2", ended=2)], [5]),
+        ([_price(1, "3"), _price(4, "1", denomination="USD")], [], [], [_price(5, "2", ended=2)], [4, 5]),
+    ],
+)
+def test_what_was_kept_aside_has_the_prices_of_when_it_came(
+    in_force: list[EventPrice],
+    past: list[EventPrice],
+    own: list[EventPrice],
+    own_past: list[EventPrice],
+    expected: list[int],
+) -> None:
+    life = Life()
+    terms = terms_of(
+        zone=UTC,
+        default_credit_limit=0,
+        late=timedelta(days=35),
+        ahead=timedelta(),
+        prices=in_force,
+        versions=[price.latest for price in (*in_force, *past)],
+        past=past,
+    )
+    state = life.state._replace(own_prices=families_of(own), own_past=by_type(own_past))
+    found = prices_as_of(START + timedelta(hours=1), None, "CHAT", state, terms)
+    assert sorted(price.id for family in found for price in family) == expected

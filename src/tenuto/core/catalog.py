@@ -65,13 +65,22 @@ class PriceVersion:
 
 @dataclass(frozen=True, slots=True)
 class EventPrice:
-    """A rule: events of ``type`` whose metadata holds all of ``match`` cost something in ``denomination``."""
+    """A rule: events of ``type`` whose metadata holds all of ``match`` cost something in ``denomination``.
+
+    ``created_at`` and ``ended_at`` matter to events that are billed later than they were recorded; None: always.
+    """
 
     id: int
     type: str
     denomination: str
     match: Mapping[str, Property]
     versions: tuple[PriceVersion, ...]
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    def held_at(self, at: datetime) -> bool:
+        """Whether it was there at ``at``: made by then, and not deleted yet."""
+        return (self.created_at is None or self.created_at <= at) and (self.ended_at is None or at < self.ended_at)
 
     @property
     def latest(self) -> PriceVersion:
@@ -203,15 +212,23 @@ def _over(amount: Exact, per: int) -> Exact:
     return reduced(Exact(amount.numerator, amount.denominator * per))
 
 
+def by_type(prices: Iterable[EventPrice]) -> dict[str, tuple[EventPrice, ...]]:
+    """Prices by type, in their order."""
+    found: dict[str, list[EventPrice]] = {}
+    for price in prices:
+        found.setdefault(price.type, []).append(price)
+    return {kind: tuple(of_type) for kind, of_type in found.items()}
+
+
 def families_of(prices: Iterable[EventPrice]) -> dict[str, tuple[tuple[EventPrice, ...], ...]]:
     """Prices by type, then a family per denomination, the most specific match first."""
-    by_type: dict[str, dict[str, list[EventPrice]]] = {}
+    grouped: dict[str, dict[str, list[EventPrice]]] = {}
     for price in prices:
-        by_type.setdefault(price.type, {}).setdefault(price.denomination, []).append(price)
+        grouped.setdefault(price.type, {}).setdefault(price.denomination, []).append(price)
     return {
         kind: tuple(
             tuple(sorted(family, key=lambda price: (-len(price.match), price.versions[0].effective_at, price.id)))
             for _, family in sorted(by_denomination.items())
         )
-        for kind, by_denomination in by_type.items()
+        for kind, by_denomination in grouped.items()
     }

@@ -106,10 +106,14 @@ class Charge(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What an event that is kept aside asks for: the state it was pushed in, and its override."""
+    """What an event that is kept aside asks for: the state it was pushed in, and its override.
+
+    ``version_id`` is the plan's that the account was on when it came: by its prices it is billed, whatever follows.
+    """
 
     state: State
     override: tuple[int, str] | None
+    version_id: int | None = None
 
 
 class Event(NamedTuple):
@@ -180,7 +184,8 @@ class AccountState(NamedTuple):
     ``tick`` is the largest id given to anything of the account; it rises with every write, so an unchanged tick proves
     that nothing here has changed. ``expires_at`` is when the next live hold lapses: from then on this state is stale.
     ``bar`` is the code with which every gated event is refused, whatever it costs (contract 3.6).
-    ``own_prices`` are event prices agreed with this account, ``own_versions`` all of them there ever were.
+    ``own_prices`` are event prices agreed with this account, ``own_past`` those that ended, ``own_versions`` all of
+    them there ever were.
     ``blocked_by`` says what blocks its credit, ``own_flags`` the flags that were set for it, ``watch`` who listens to
     it alone. ``is_suspended``: its events are kept aside.
     """
@@ -201,6 +206,7 @@ class AccountState(NamedTuple):
     own_flags: Mapping[str, FlagValue] = {}
     watch: Watch | None = None
     is_suspended: bool = False
+    own_past: Mapping[str, tuple[EventPrice, ...]] = {}
 
 
 class Decision(NamedTuple):
@@ -293,11 +299,33 @@ def prices_of(kind: str, state: AccountState, terms: Terms) -> Families | None:
     own = state.own_prices.get(kind)
     if own is None:
         return of_plan
-    agreed = [price for family in own for price in family]
-    rules = {_rule(price) for price in agreed}
     others = terms.prices.get(kind, ()) if of_plan is None else of_plan
-    kept = [price for family in others for price in family if _rule(price) not in rules]
-    return families_of([*kept, *agreed])[kind]
+    return _laid_over(_flat(others), _flat(own))
+
+
+def prices_as_of(at: datetime, version_id: int | None, kind: str, state: AccountState, terms: Terms) -> Families:
+    """The same as they were when an event was recorded, on the version of a plan that the account had then, or on none.
+
+    What was deleted since prices it, what was made since does not.
+    """
+    plan = None if version_id is None else terms.plans.get(version_id)
+    of_plan = None if plan is None else plan.prices.get(kind)
+    others = _flat(of_plan or ())
+    if of_plan is None:
+        others = [*_flat(terms.prices.get(kind, ())), *terms.past.get(kind, ())]
+    own = [*_flat(state.own_prices.get(kind, ())), *state.own_past.get(kind, ())]
+    return _laid_over([p for p in others if p.held_at(at)], [p for p in own if p.held_at(at)])
+
+
+def _flat(families: Families) -> list[EventPrice]:
+    return [price for family in families for price in family]
+
+
+def _laid_over(others: Sequence[EventPrice], agreed: Sequence[EventPrice]) -> Families:
+    """Prices of one type with an account's own over them."""
+    rules = {_rule(price) for price in agreed}
+    kept = [price for price in others if _rule(price) not in rules]
+    return next(iter(families_of([*kept, *agreed]).values()), ())
 
 
 def _rule(price: EventPrice) -> tuple[str, frozenset[tuple[str, bool, object]]]:

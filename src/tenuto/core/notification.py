@@ -181,17 +181,19 @@ class _Said:
         whole = last._replace(starting_balance=first.starting_balance)
         # A plan that is paid with tokens takes them; money only passes through the balance of its currency.
         passes = is_fiat(whole.denomination) and all(made.book in PASSING_BOOKS for made in of_balance)
+        is_emptied = whole.starting_balance > 0 >= whole.ending_balance and not passes
+        if is_emptied and self._hears("pause_balance", whole.denomination):
+            self._say("pause_balance", self._data(whole, balance), whole)
+        self._follow(whole)
         if not passes:
-            self._emptied(whole, balance)
             self._consumed(whole, balance)
         self._credit(whole, balance)
 
-    def _emptied(self, whole: Transaction, balance: Balance) -> None:
+    def _follow(self, whole: Transaction) -> None:
+        """What becomes of the flags that follow a balance: whatever moves it, they say what is on it."""
         had, has = whole.starting_balance > 0, whole.ending_balance > 0
         if had == has:
             return
-        if had and self._hears("pause_balance", whole.denomination):
-            self._say("pause_balance", self._data(whole, balance), whole)
         flags = metered_flags({} if self.plan is None else self.plan.flags, self.before.own_flags)
         hidden = {*SYSTEM_FLAGS, *(rule.flag for rule in self.listening.rules)}
         for name in flags.get(whole.denomination, ()):

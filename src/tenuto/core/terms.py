@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from .catalog import EventPrice, PriceVersion, families_of
+from .catalog import EventPrice, PriceVersion, by_type, families_of
 from .plan import PlanVersion
 from .topic import DEAF, USUAL_RULES, Listening, Rule, Watch
 
@@ -21,7 +21,8 @@ class Terms:
     """What the events of one environment are billed by: prices, zone, limits and the window for event times.
 
     ``single`` holds the types that one price without a match covers, the common case, found at one look-up.
-    ``is_paused``: every gated event of the company is refused. ``is_suspended``: its events are kept aside.
+    ``is_paused``: every gated event of the company is refused. ``is_suspended``: its events are kept aside. ``past``
+    are prices that were deleted, by type: those of events that were kept aside while they held.
     """
 
     zone: tzinfo
@@ -35,6 +36,7 @@ class Terms:
     listening: Listening
     is_paused: bool
     is_suspended: bool
+    past: Mapping[str, tuple[EventPrice, ...]]
 
     def versions_for(self, kind: str, properties: Mapping[str, object], at: datetime) -> list[PriceVersion]:
         """The versions that price an event of type ``kind``: one per denomination that has a covering price."""
@@ -60,6 +62,7 @@ def terms_of(  # noqa: PLR0913 - the settings of a company's half, each by its n
     rules: Sequence[Rule] = USUAL_RULES,
     is_paused: bool = False,
     is_suspended: bool = False,
+    past: Iterable[EventPrice] = (),
 ) -> Terms:
     """Arrange prices for look-up: by type, then a family per denomination, the most specific match first.
 
@@ -84,4 +87,5 @@ def terms_of(  # noqa: PLR0913 - the settings of a company's half, each by its n
         Listening(watch, tuple(rules), default_credit_limit),
         is_paused,
         is_suspended,
+        by_type(past),
     )

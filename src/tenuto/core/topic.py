@@ -122,7 +122,7 @@ TOPICS: Final[Mapping[str, Topic]] = {
         ("denomination", "overage_charge_amount", "overage_charge_denomination", "plan_id", "request_id"),
     ),
     "webhook.paused": Topic(
-        "A webhook took nothing for days and is paused; what it hears goes on waiting for it.",
+        "A webhook took nothing for days and is paused; what it hears waits for it, for 35 days.",
         ("webhook_id", "url", "failing_since", "waiting"),
     ),
     "webhook.test": Topic("A trial, asked for by the company.", ("webhook_id", "message")),

@@ -36,6 +36,7 @@ from .event import (
     as_of,
     overflow_of,
     plan_terms_of,
+    prices_as_of,
     prices_of,
     versions_among,
     whole_cost,
@@ -73,7 +74,7 @@ def bill_events(
     drafts: list[_Draft] = []
     refused: list[GatedEvent] = []
     is_refused = False
-    is_suspended = state.is_suspended or terms.is_suspended
+    is_suspended, on = state.is_suspended or terms.is_suspended, None if state.plan is None else state.plan.version_id
     seen: dict[bytes, int] = {}
     for index, event in enumerate(events):
         digest = event.key_digest
@@ -91,7 +92,7 @@ def bill_events(
         occurred_at = now if event.occurred_at is None else event.occurred_at
         if event.occurred_at is not None:
             _within_window(event.occurred_at, terms, now, index)
-        asked = Asked(event.state, event.override) if is_suspended and event.state != "cancelled" else None
+        asked = Asked(event.state, event.override, on) if is_suspended and event.state != "cancelled" else None
         priced = _laid(event, occurred_at, terms, book, index) if asked is None else ()
         shortage = book.shortage(priced, event.state) if event.gated and asked is None else None
         if shortage is not None:
@@ -158,7 +159,7 @@ def replay_events(state: AccountState, queued: Sequence[Queued], *, terms: Terms
             event.cogs_denomination,
             event.parent_event_id,
         )
-        priced = _laid(usage, event.occurred_at, terms, book, len(taken))
+        priced = _laid(usage, event.occurred_at, terms, book, len(taken), kept=event)
         taken.append((event, book.take(priced, event.id, usage)))
     transactions, next_id = book.close(posting + 1)
     ended = tuple(_replayed(event, charges, posting, book, now) for event, charges in taken)
@@ -250,7 +251,7 @@ def _asked_anew(event: Event, asked: Asked, settlement: Settlement, now: datetim
     if settlement.quantity is not None and override is None and not at_most(settlement.quantity, exact(event.quantity)):
         raise Refusal("exceeds_reserved", reserved_quantity=event.quantity, required_quantity=settlement.quantity_text)
     quantity = settlement.quantity_text or event.quantity
-    return event._replace(asked=Asked("complete", override), quantity=quantity, first=first)
+    return event._replace(asked=asked._replace(state="complete", override=override), quantity=quantity, first=first)
 
 
 def void_event(state: AccountState, event: Event, *, terms: Terms, now: datetime, tick: int) -> Decision:
@@ -309,22 +310,29 @@ class _Draft(NamedTuple):
     asked: Asked | None = None
 
 
-def _laid(event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int) -> Sequence[Priced]:
-    """The charges an event asks for, with what is overage split off."""
+def _laid(
+    event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int, *, kept: Event | None = None
+) -> Sequence[Priced]:
+    """The charges an event asks for, with what is overage split off; ``kept``: of one that was kept aside."""
     if event.state == "cancelled":
         return ()
-    priced = _price(event, occurred_at, terms, book, index)
+    priced = _price(event, occurred_at, terms, book, index, kept)
     if book.plan is not None and book.state.plan is not None:
         return _split(priced, book, book.plan, book.state.plan.version_id, index)
     return priced
 
 
-def _price(event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int) -> Sequence[Priced]:
+def _price(
+    event: UsageEvent, occurred_at: datetime, terms: Terms, book: Book, index: int, kept: Event | None
+) -> Sequence[Priced]:
     """The charges an event asks for: its override, else one per denomination that prices its type (contract 3.7)."""
     if event.override is not None:
         amount, denomination = event.override
         return (Priced(denomination, Exact(amount, 1), None, None, ZERO),)
-    families = None if book.has_usual_prices else prices_of(event.type, book.state, terms)
+    if kept is None or kept.asked is None:
+        families = None if book.has_usual_prices else prices_of(event.type, book.state, terms)
+    else:
+        families = prices_as_of(kept.recorded_at, kept.asked.version_id, event.type, book.state, terms)
     price = terms.single.get(event.type) if families is None else None
     if price is not None:
         latest = price.versions[-1]
@@ -479,6 +487,9 @@ def _must_be(states: tuple[State, ...], event: Event, now: datetime) -> None:
     event = as_of(event, now)
     if event.reason == "expired":
         raise Refusal("event_expired", state=event.state)
+    if event.state == "suspended" and "suspended" not in states:
+        said = "The event is kept aside and no hold; it is billed when usage is resumed, or deleted."
+        raise Refusal("event_finished", said, state=event.state)
     if event.state not in states:
         raise Refusal("event_finished", state=event.state)
 
@@ -503,6 +514,7 @@ def _after(state: AccountState, book: Book, tick: int, made: Sequence[Event], to
         state.own_flags,
         state.watch,
         state.is_suspended,
+        state.own_past,
     )
 
 

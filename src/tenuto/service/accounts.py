@@ -48,7 +48,7 @@ ALL_SCOPES: Final = (
 """Every scope a key can have. A key made without a list gets those of the key that makes it."""
 
 LIFTED_MAX: Final = 500
-"""Blocks that other levels, or a new default credit limit, end at once; others end with the next movement of their account."""
+"""Blocks that other levels or a new default credit limit end at once; others end with their account's next movement."""
 CLOCK_MAX: Final = datetime(2099, 1, 1, tzinfo=UTC)
 _BASE62: Final = string.digits + string.ascii_letters
 _PASSWORDS: Final = PasswordHasher(time_cost=2, memory_cost=47_104, parallelism=1)
@@ -312,10 +312,11 @@ async def _follow_limit(engine: Engine, unit: Unit, environment: Environment, be
         return flags_of_rules(listening.rules, state.balances, state.credit_limit, listening.default_credit_limit)
 
     was, tick = raised(before), max(engine.tick(), after.tick + 1)
+    reason = "the credit limit has changed"
     changes = [
-        FlagChange(tick, name, "system", None, "the credit limit has changed", *(_binary(name, up) for up in both))
+        FlagChange(tick, name, "system", None, reason, _binary(name, not is_up), _binary(name, is_up))
         for name, is_up in raised(after).items()
-        if (both := (was[name], is_up)) and was[name] != is_up and name not in SYSTEM_FLAGS
+        if is_up != was[name] and name not in SYSTEM_FLAGS
     ]
     if changes:
         await flags.save_changes(unit, environment.id, before.account_id, changes, now)

@@ -200,15 +200,17 @@ class Courier:
         at = self._engine.now()
         try:
             headers = headers_of(self._engine, attempt, at)
+            posted: Posted = await self._post(attempt.url, headers=headers, body=attempt.body.encode())
         except VaultError as error:
             _log.error(
                 "courier", outcome="a secret does not open", webhook=spell("w", attempt.webhook_id), why=str(error)
             )
-            posted: Posted = _Unsent()
-        else:
-            posted = await self._post(attempt.url, headers=headers, body=attempt.body.encode())
-            if posted.error == "closed":
-                return  # it is us who end: the attempt was none
+            posted = _Unsent()
+        except Exception as error:  # noqa: BLE001 - whatever it is: a place that nobody frees is lost for ever
+            _log.error("courier", outcome="not sent", webhook=spell("w", attempt.webhook_id), exc_info=error)
+            posted = _Unsent(error="fault")
+        if posted.error == "closed":
+            return  # it is us who end: the attempt was none
         self._ended.append(_ended(attempt, posted, at))
         self._woken.set()
 

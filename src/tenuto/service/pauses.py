@@ -149,7 +149,7 @@ async def suspend_company(engine: Engine, unit: Unit, environment: Environment, 
     if found.usage_suspended_at is not None:
         return found
     # What is to be taken up is marked while it can still be told from what comes from now on.
-    while await pauses.mark_accounts(unit, environment.id, MARKED_MAX) == MARKED_MAX:
+    while len(await pauses.mark_accounts(unit, environment.id, MARKED_MAX)) == MARKED_MAX:
         continue
     await pauses.unmark_company(unit, environment.id)
     at = engine.now_of(environment)

@@ -559,13 +559,18 @@ async def _mark_companies(engine: Engine, now: datetime, limit: int, environment
     async with engine.database.reading() as reader:
         marked = await pauses.marked_companies(reader, environment_id)
     for id, until in marked:
-        is_last = until < now
-        async with engine.database.writing() as unit:
-            await accounts.lock_environment(unit, id)
-            found = await pauses.mark_accounts(unit, id, limit, is_patient=is_last)
-            if is_last and found < limit:
-                await pauses.unmark_company(unit, id, now)
-        engine.reach("replay:marked")
+        is_last, after = until < now, 0
+        while True:
+            async with engine.database.writing() as unit:
+                await accounts.lock_environment(unit, id)
+                found = await pauses.mark_accounts(unit, id, limit, after=after, is_patient=is_last)
+                if is_last and len(found) < limit:
+                    await pauses.unmark_company(unit, id, now)
+            engine.reach("replay:marked")
+            # The last time all are marked in one go: one whose events cannot be billed would else be marked for ever.
+            if not is_last or len(found) < limit:
+                break
+            after = found[-1]
 
 
 async def _replay_page(engine: Engine, replaying: Replaying) -> int:

@@ -21,6 +21,8 @@ from tenuto.store.webhooks import PASSWORD_OF, SECRET_OF, Subscription, Webhook
 
 WEBHOOKS_MAX: Final = 100
 SUBSCRIPTIONS_MAX: Final = 1000
+LOOKS_MAX: Final = 1000
+"""Subscriptions of all webhooks to one account, and to levels of all: each movement is held against every one."""
 OVERLAP_MAX: Final = timedelta(days=7)
 OVERLAP: Final = timedelta(hours=24)
 """How long the secret before a rotation goes on signing, unless it is said otherwise."""
@@ -194,6 +196,8 @@ async def _hear(engine: Engine, unit: Unit, environment: Environment, webhook_id
     is_new = await webhooks.insert_subscription(unit, environment.id, asked)
     if is_new and await webhooks.count_subscriptions(unit, environment.id, webhook_id) > SUBSCRIPTIONS_MAX:
         raise invalid("topic", f"a webhook hears at most {SUBSCRIPTIONS_MAX} topics.")
+    if is_new and await webhooks.count_looks(unit, environment.id, ask.account_id) > LOOKS_MAX:
+        raise invalid("topic", f"at most {LOOKS_MAX} of one account, and {LOOKS_MAX} levels of all, are heard.")
 
 
 async def unsubscribe(

@@ -216,6 +216,7 @@ async def read_environment(reader: Reader, environment_id: int) -> Environment |
             ahead=timedelta(seconds=row["ahead_seconds"]),
             prices=prices.own,
             versions=prices.versions,
+            past=prices.past,
             plans=plans,
             watch=listening.watch,
             rules=listening.rules,

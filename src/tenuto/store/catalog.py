@@ -17,19 +17,21 @@ class Prices(NamedTuple):
     """The event prices of an environment.
 
     ``own`` are the company's prices in force, ``of_plans`` those of each version of a plan by its id. ``versions`` are
-    all versions that ever were, also of deleted prices: a hold is settled on the version it was rated with.
+    all versions that ever were, also of deleted prices: a hold is settled on the version it was rated with. ``past``
+    are the company's deleted prices: they price what was kept aside while they held.
     """
 
     own: list[EventPrice]
     of_plans: dict[int, list[EventPrice]]
     versions: list[PriceVersion]
+    past: list[EventPrice]
 
 
 async def read_prices(reader: Reader, environment_id: int) -> Prices:
     """The event prices of an environment, but for those agreed with one account."""
     rows = await reader.fetch(
-        "select p.id as price, p.type, p.denomination, p.match, p.plan_version_id, p.deleted_at, v.id, v.number,"
-        " v.terms, v.effective_at"
+        "select p.id as price, p.type, p.denomination, p.match, p.plan_version_id, p.created_at, p.deleted_at, v.id,"
+        " v.number, v.terms, v.effective_at"
         " from event_price p join event_price_version v on v.environment_id = p.environment_id and v.price_id = p.id"
         " where p.environment_id = $1 order by p.id, v.number",
         environment_id,
@@ -38,10 +40,9 @@ async def read_prices(reader: Reader, environment_id: int) -> Prices:
     grouped: dict[int, list[PriceVersion]] = {}
     heads: dict[int, Record] = {}
     for row, version in zip(rows, versions, strict=True):
-        if row["deleted_at"] is None:
-            grouped.setdefault(row["price"], []).append(version)
-            heads[row["price"]] = row
-    found = Prices([], {}, versions)
+        grouped.setdefault(row["price"], []).append(version)
+        heads[row["price"]] = row
+    found = Prices([], {}, versions, [])
     for price_id, known in grouped.items():
         head = heads[price_id]
         price = EventPrice(
@@ -50,8 +51,14 @@ async def read_prices(reader: Reader, environment_id: int) -> Prices:
             denomination=head["denomination"],
             match=msgspec.json.decode(head["match"]),
             versions=tuple(known),
+            created_at=head["created_at"],
+            ended_at=head["deleted_at"],
         )
         of_plan = head["plan_version_id"]
+        if price.ended_at is not None:
+            if of_plan is None:
+                found.past.append(price)
+            continue
         (found.own if of_plan is None else found.of_plans.setdefault(of_plan, [])).append(price)
     return found
 

@@ -21,6 +21,8 @@ from .database import Reader, Record, Unit
 
 COURIER_LOCK: Final = 7_203_114_005
 """The advisory lock of the one process that delivers."""
+COMPANY_MAX: Final = 128
+"""How many requests a half of a company has under way at a time: however slow its receivers are, others have room."""
 PUBLISHED_AT_ONCE: Final = 1000
 PUBLISHED_LATE: Final = timedelta(days=7)
 AHEAD: Final = timedelta(days=365)
@@ -189,16 +191,23 @@ class Attempt(NamedTuple):
 
 
 async def next_attempts(
-    unit: Unit, *, now: datetime, under_way: Sequence[tuple[int, int, int]], limit: int, failing: int
+    unit: Unit,
+    *,
+    now: datetime,
+    under_way: Sequence[tuple[int, int, int]],
+    limit: int,
+    failing: int,
+    of_one: int = COMPANY_MAX,
 ) -> list[Attempt]:
     """Deliveries that are due at ``now`` (real time), of each company in its turn, its longest waiting first.
 
     Each webhook has at most so many under way as it allows, one while it fails; of those that fail come at most
-    ``failing``, after the others. ``under_way`` are those that this process is delivering.
+    ``failing``, after the others, and of each company so many that it has ``of_one``. ``under_way`` are those that this
+    process is delivering.
     """
     rows = await unit.fetch(
         _NEXT, now, [place[0] for place in under_way], [place[1] for place in under_way],
-        [place[2] for place in under_way], limit, max(0, failing),
+        [place[2] for place in under_way], limit, max(0, failing), of_one,
     )  # fmt: skip
     found: list[Attempt] = []
     merged: set[tuple[int, int, int]] = set()
@@ -269,7 +278,7 @@ with busy as (
     from due d left join (select environment_id, sum(count) as count from busy group by 1) b using (environment_id)
 ), found as (
     select s.*, row_number() over (partition by is_failing order by share, next_attempt_at, position) as turn
-    from shared s
+    from shared s where share <= $7
 ), chosen as (
     select * from found where turn <= $6 or not is_failing order by is_failing, turn limit $5
 )
@@ -304,12 +313,14 @@ async def _merge(unit: Unit, row: Record, under_way: Sequence[tuple[int, int, in
 
 def _merged_body(others: Sequence[Record]) -> str:
     """The last change, speaking for all of them: from what the first one found to what it left."""
-    first, last = msgspec.json.decode(others[0]["body"]), msgspec.json.decode(others[-1]["body"])
-    data = last["data"]
-    data["previous_amount"] = first["data"]["previous_amount"]
-    data["change"] = data["amount"] - data["previous_amount"]
-    data["merged_from_sequence"] = first["data"]["sequence"]
-    return msgspec.json.encode(last).decode()
+    first = msgspec.json.decode(others[0]["body"])["data"]
+    last = msgspec.json.decode(others[-1]["body"], type=dict[str, msgspec.Raw])
+    # What is not changed stays as it was spelled, metadata above all.
+    data: dict[str, object] = dict(msgspec.json.decode(last["data"], type=dict[str, msgspec.Raw]))
+    amount = msgspec.json.decode(others[-1]["body"])["data"]["amount"]
+    data["previous_amount"], data["change"] = first["previous_amount"], amount - first["previous_amount"]
+    data["merged_from_sequence"] = first["sequence"]
+    return msgspec.json.encode({**last, "data": data}).decode()
 
 
 async def _save_merged(unit: Unit, row: Record, others: Sequence[Record], body: str, now: datetime) -> None:
@@ -370,7 +381,10 @@ with e as (
         status = case when e.is_taken then 'delivered' when e.next_attempt_at is null then 'failed' else 'waiting' end,
         next_attempt_at = coalesce(e.next_attempt_at, d.next_attempt_at),
         finished_at = case when e.is_taken or e.next_attempt_at is null then $7::timestamptz end,
-        log = (coalesce(d.log::jsonb, '[]') || e.log::jsonb)::json, merge_key = null
+        -- The last fifty attempts: one that is asked for again and again must not grow without end.
+        log = (case when json_array_length(d.log) >= 50 then d.log::jsonb - 0
+            else coalesce(d.log::jsonb, '[]') end || e.log::jsonb)::json,
+        merge_key = null
     from e
     where d.environment_id = e.environment_id and d.webhook_id = e.webhook_id and d.position = e.position
         and d.status = 'waiting'

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tenuto.core.catalog import EventPrice, PriceVersion, families_of, price_version
+from tenuto.core.catalog import EventPrice, PriceVersion, by_type, families_of, price_version
 from tenuto.core.event import AccountState, Asked, Charge, Decision, Event, Families, GatedEvent, OnPlan
 from tenuto.core.ledger import TAKEN_BOOKS, Balance, Transaction
 from tenuto.core.money import Exact, fraction_text, parse_fraction
@@ -88,7 +88,9 @@ select a.id, a.environment_id, a.tick, a.credit_limit, a.has_refusals,
         left join subscription_period p on p.account_id = s.account_id and p.id = s.period_id
         where s.account_id = a.id and s.status in ('trialing', 'active', 'past_due', 'paused')) as plan,
     (select json_agg(json_build_array(w.id, w.price_id, w.number, w.type, w.denomination, w.match::text, w.terms::text,
-            (extract(epoch from w.effective_at) * 1000000)::bigint, w.ended_at is null) order by w.price_id, w.number)
+            (extract(epoch from w.effective_at) * 1000000)::bigint,
+            (extract(epoch from w.created_at) * 1000000)::bigint,
+            (extract(epoch from w.ended_at) * 1000000)::bigint) order by w.price_id, w.number)
         from price_override w where w.account_id = a.id) as own_prices
 from unnest($1::bigint[], $2::timestamptz[]) as asked (id, now)
 join account a on a.id = asked.id
@@ -516,7 +518,7 @@ def charge_json(charge: Charge) -> dict[str, object]:
 
 def _asked_json(asked: Asked | None) -> dict[str, object] | None:
     """What an event that is kept aside asks for."""
-    return None if asked is None else {"asked": {"state": _STATE_CODE[asked.state], "override": asked.override}}
+    return None if asked is None else {"asked": {**asked._asdict(), "state": _STATE_CODE[asked.state]}}
 
 
 def _first_json(first: Event | None) -> dict[str, object] | None:
@@ -577,8 +579,8 @@ def _state(row: Record) -> AccountState:
     if row["plan"] is not None:
         state = state._replace(plan=_on_plan(row["plan"]))
     if row["own_prices"] is not None:
-        own_prices, own_versions = _own_prices(row["own_prices"])
-        state = state._replace(own_prices=own_prices, own_versions=own_versions)
+        own_prices, own_past, own_versions = _own_prices(row["own_prices"])
+        state = state._replace(own_prices=own_prices, own_past=own_past, own_versions=own_versions)
     return state
 
 
@@ -598,18 +600,26 @@ def _agreed_terms(override_id: int, terms: str) -> PlanTerms:  # noqa: ARG001 - 
     return plan_terms(msgspec.json.decode(terms))
 
 
-def _own_prices(text: str) -> tuple[Mapping[str, Families], Mapping[int, PriceVersion]]:
-    """Event prices agreed with an account: those in force by type, and every version there ever was."""
+def _own_prices(
+    text: str,
+) -> tuple[Mapping[str, Families], Mapping[str, tuple[EventPrice, ...]], Mapping[int, PriceVersion]]:
+    """Event prices agreed with an account by type, in force and ended, and every version there ever was."""
     prices: dict[int, EventPrice] = {}
     versions: dict[int, PriceVersion] = {}
-    for id, price_id, number, kind, denomination, match, terms, effective_at, is_in_force in decoded(text):
+    for id, price_id, number, kind, denomination, match, terms, effective_at, created_at, ended_at in decoded(text):
         version = versions[id] = _own_version(id, price_id, number, denomination, terms, effective_at)
-        if is_in_force:
-            known = prices.get(price_id)
-            earlier = () if known is None else known.versions
-            matched = msgspec.json.decode(match)
-            prices[price_id] = EventPrice(price_id, kind, denomination, matched, (*earlier, version))
-    return families_of(prices.values()), versions
+        known = prices.get(price_id)
+        prices[price_id] = EventPrice(
+            price_id,
+            kind,
+            denomination,
+            msgspec.json.decode(match),
+            (*(() if known is None else known.versions), version),
+            _instant(created_at),
+            None if ended_at is None else _instant(ended_at),
+        )
+    in_force = [price for price in prices.values() if price.ended_at is None]
+    return families_of(in_force), by_type(price for price in prices.values() if price.ended_at is not None), versions
 
 
 @lru_cache(maxsize=4096)

@@ -247,23 +247,26 @@ async def marked_companies(reader: Reader, environment_id: int | None) -> list[t
     return [tuple(row) for row in rows]
 
 
-async def mark_accounts(unit: Unit, environment_id: int, limit: int, *, is_patient: bool = True) -> int:
-    """Mark accounts of a marked half of a company that have events that wait; how many.
+async def mark_accounts(
+    unit: Unit, environment_id: int, limit: int, *, after: int = 0, is_patient: bool = True
+) -> list[int]:
+    """Mark accounts of a marked half of a company that have events that wait, from an id on; which.
 
     Those that are suspended by themselves stay so. Rows are locked in the order in which lanes lock them; what somebody
     else has locked is waited for, or left for the next time.
     """
-    found: int = await unit.fetchval(
+    rows = await unit.fetch(
         "with found as (select a.id, v.replays_as from account a join environment v on v.id = a.environment_id"
         " where v.id = $1 and v.replays_as is not null and a.usage_suspended_at is null and a.replays_to is null"
-        " and a.id in (select e.account_id from event e where e.state = 3) order by a.id limit $2"
+        " and a.id > $3 and a.id in (select e.account_id from event e where e.state = 3) order by a.id limit $2"
         f" for no key update of a{'' if is_patient else ' skip locked'}),"
         " marked as (update account a set replays_to = a.tick, replays_as = found.replays_as from found"
-        " where a.id = found.id returning a.id) select count(*) from marked",
+        " where a.id = found.id returning a.id) select id from marked order by id",
         environment_id,
         limit,
+        after,
     )
-    return found
+    return [row["id"] for row in rows]
 
 
 async def read_replaying(reader: Reader, environment_id: int | None, limit: int, chance: int) -> list[Replaying]:

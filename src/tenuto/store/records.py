@@ -470,7 +470,8 @@ def _asked_of(prior: Mapping[str, Any] | None) -> Asked | None:
     if not prior or "asked" not in prior:
         return None
     asked = prior["asked"]
-    return Asked(STATES[asked["state"]], None if asked["override"] is None else tuple(asked["override"]))
+    override = None if asked["override"] is None else tuple(asked["override"])
+    return Asked(STATES[asked["state"]], override, asked.get("version_id"))
 
 
 def _first_of(event: Event, first: Mapping[str, Any]) -> Event:

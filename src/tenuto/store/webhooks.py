@@ -177,5 +177,16 @@ async def count_subscriptions(reader: Reader, environment_id: int, webhook_id: i
     return found
 
 
+async def count_looks(reader: Reader, environment_id: int, account_id: int | None) -> int:
+    """What each movement is held against: all that is heard of one account, or the levels that are heard of all."""
+    found: int = await reader.fetchval(
+        "select count(*) from webhook_topic where environment_id = $1"
+        " and case when $2::bigint is null then account_id is null and level is not null else account_id = $2 end",
+        environment_id,
+        account_id,
+    )
+    return found
+
+
 def _webhook(row: Record) -> Webhook:
     return Webhook(*(row[name] for name in _NAMES))
