@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from itertools import count
 from typing import Any, Final
 from urllib.parse import quote
@@ -596,7 +597,7 @@ def test_what_an_event_may_say(shop: Company, sent: dict[str, Any], kept: dict[s
 def test_the_time_of_an_event_in_any_iso_spelling(shop: Company, spelling: str) -> None:
     account = shop.account()
     now = shop.call("GET", "/v1/companies/{company}/clock").data["now"]
-    day = now[:10]
+    day = str(date.fromisoformat(now[:10]) - timedelta(days=1))
     offset = {"+02:00": "22:00:00", "-0330": "03:30:00", "+05": "19:00:00"}.get(spelling)
 
     data = shop.send(account, type="A", occurred_at=f"{day}T00:00:00{spelling}").data

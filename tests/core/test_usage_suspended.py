@@ -6,6 +6,7 @@ The notation is told in ``ledger_language``; here are also ``suspend`` (the acco
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import Final, Literal
 
@@ -15,9 +16,10 @@ from tenuto.core.catalog import EventPrice, by_type, families_of, price_version
 from tenuto.core.event import HOLD_LIFE, Asked, prices_as_of
 from tenuto.core.money import AMOUNT_MAX, exact
 from tenuto.core.outcomes import Refusal, invalid
+from tenuto.core.plan import plan_terms
 from tenuto.core.terms import terms_of
 from tenuto.core.topic import Heard, watch_of
-from tests.core.account_life import CANCEL, START, Life, event, settle_for
+from tests.core.account_life import CANCEL, NO_PLAN, PLAN_VERSION_ID, START, Life, event, settle_for
 from tests.core.ledger_language import _lines, _Reader, expected, told
 
 
@@ -569,3 +571,13 @@ def test_what_was_kept_aside_has_the_prices_of_when_it_came(
     state = life.state._replace(own_prices=families_of(own), own_past=by_type(own_past))
     found = prices_as_of(START + timedelta(hours=1), None, "CHAT", state, terms)
     assert sorted(price.id for family in found for price in family) == expected
+
+
+def test_a_plan_that_prices_a_type_prices_it_alone_whatever_the_company_had_deleted() -> None:
+    life = Life(plan=plan_terms(NO_PLAN))
+    life.price("CHAT", "credits", {"amount": "4"}, among=life.plan_prices)
+    terms = replace(life.terms, past=by_type([_price(9, "3", ended=2)]))
+    at = START + timedelta(hours=1)
+    found = prices_as_of(at, PLAN_VERSION_ID, "CHAT", life.state, terms)
+    assert [price.latest.unit for family in found for price in family] == [exact("4")]
+    assert [price.id for family in prices_as_of(at, None, "CHAT", life.state, terms) for price in family] == [9]

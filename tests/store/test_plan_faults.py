@@ -480,7 +480,8 @@ async def test_two_hundred_events_while_a_plan_changes_are_counted_exactly(
     ended = int(change["ended"] or 0)
     assert await world.available(race.account_id) == INCLUDED - ended + gives - sum(used)
     assert len(used) == 200
-    assert sum(used) in {1400, 994}
+    # What was asked for before the change found 142 events' worth; how many came by then is for the race to say.
+    assert 994 <= sum(used) <= 1400
     assert change["credit"] <= PRICE * ended // INCLUDED
     assert await world.available(race.account_id, "USD") == 0
 
