@@ -192,6 +192,24 @@ class Company:
             time.sleep(0.02)
         return hook, str(waiting[0]["id"])
 
+    def organization(self, external_id: str = "org-1", **fields: object) -> str:
+        """The company's own name of a new organization."""
+        reply = self.call("PUT", f"/v1/companies/{{company}}/organizations/{external_id}", fields)
+        assert reply.status == 200, reply
+        return external_id
+
+    def issuer(self, audience: str = "", **fields: object) -> str:
+        """The id of an issuer; without fields it signs with a key that nobody has."""
+        key = {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+        body = {
+            "issuer": "https://auth.example.com/",
+            "audience": audience or f"https://billing.example.com/{secrets.token_hex(8)}",
+            **(fields or {"algorithm": "EdDSA", "keys": [key]}),
+        }
+        reply = self.call("POST", "/v1/companies/{company}/issuers", body)
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
     def own_stripe(self) -> str:
         """A Stripe key of the company's own, which it is charged with from now on."""
         mode = self.call("GET", "/v1/companies/{company}").data["mode"]

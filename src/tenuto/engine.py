@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -29,8 +29,16 @@ from tenuto.store.accounts import Environment
 from tenuto.store.database import AccountMovedOn, Contended, Database, Record, Unavailable
 from tenuto.vault import Vault, VaultError, master_key
 
+if TYPE_CHECKING:
+    from tenuto.gateway.egress import Egress
+
 _log = structlog.get_logger()
 
+ASKED_CONNECT_SECONDS: Final = 1.5
+ASKED_SECONDS: Final = 3.0
+"""How long somebody outside may take for whom a request waits."""
+ASKED_MAX: Final = 64
+"""How many calls of one half of a company a worker waits for at once; the others have places too."""
 ENVIRONMENTS_MAX: Final = 10_000
 """Environments one worker remembers."""
 
@@ -169,6 +177,8 @@ class Engine:
         self.faults: Callable[[str], None] | None = None
         self._environments: dict[int, Environment] = {}
         self._vault: Vault | None = None
+        self._egress: Egress | None = None
+        self._asking: dict[int, asyncio.Semaphore] = {}
         self._gateways: dict[int, tuple[bytes | None, PaymentGateway]] = {}
         self._nudges: dict[str, asyncio.Event] = {}
         self._making_gateway = asyncio.Lock()
@@ -186,6 +196,8 @@ class Engine:
         await self.lanes.stop()
         for _, gateway in self._gateways.values():
             await gateway.close()
+        if self._egress is not None:
+            await self._egress.close()
         await self.database.close()
 
     @property
@@ -194,6 +206,23 @@ class Engine:
         if self._vault is None:
             self._vault = Vault(master_key(self.settings.secret_key, Path(self.settings.data)))
         return self._vault
+
+    @property
+    def egress(self) -> Egress:
+        """The door to addresses that companies name, for what a request waits for; made at first use, in its loop."""
+        if self._egress is None:
+            from tenuto.gateway.egress import Egress  # noqa: PLC0415 - it takes a quarter of a second to import
+
+            self._egress = Egress(
+                allow_private=self.settings.may_call_near,
+                connect_seconds=ASKED_CONNECT_SECONDS,
+                total_seconds=ASKED_SECONDS,
+            )
+        return self._egress
+
+    def asking(self, environment_id: int) -> asyncio.Semaphore:
+        """The places that one half of a company has among the calls through :attr:`egress`."""
+        return self._asking.setdefault(environment_id, asyncio.Semaphore(ASKED_MAX))
 
     async def gateway_for(self, environment: Environment) -> PaymentGateway:
         """The payment provider of a company's half: its own Stripe, or in test mode without a key the sandbox.

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,8 @@ _SANDBOX: Final = "TENUTO_SANDBOX_SOCKET"
 _COURIER: Final = "TENUTO_COURIER"
 COURIER_NICENESS: Final = 10
 """Webhooks are delivered with what the workers leave of the processor."""
+KEYS_SECONDS: Final = 10.0
+"""How long an issuer may take to show its keys."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -219,7 +222,8 @@ def run_courier() -> None:
     from tenuto.engine import Engine, read_settings
     from tenuto.gateway.egress import Egress
     from tenuto.service.deliveries import UNDER_WAY_MAX, Courier
-    from tenuto.worker import Clockwork
+    from tenuto.service.issuers import refresh_keys
+    from tenuto.worker import Clockwork, Sweep
 
     settings, _ = read_settings()
     logs.configure(settings.log_level)
@@ -229,13 +233,16 @@ def run_courier() -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
         engine = await Engine.open(settings, settings.database)
-        clockwork = Clockwork(engine, ())
-        clockwork.start()
         egress = Egress(allow_private=settings.may_call_near, connections_max=UNDER_WAY_MAX)
+        # Keys of issuers have a door of their own: no receiver of webhooks that hangs is in their way.
+        keys = Egress(allow_private=settings.may_call_near, total_seconds=KEYS_SECONDS)
+        clockwork = Clockwork(engine, (Sweep("refresh_keys", partial(refresh_keys, get=keys.get), 0.5),))
+        clockwork.start()
         try:
             await Courier(engine, egress.post).run(stopping)
         finally:
             await egress.close()
+            await keys.close()
             await clockwork.stop()
             await engine.close()
 

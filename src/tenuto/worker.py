@@ -19,6 +19,7 @@ from tenuto import metrics
 from tenuto.engine import DatabaseClock, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.service.accounts import note_keys_used
+from tenuto.service.cards import customer_of
 from tenuto.service.deliveries import forget_notifications
 from tenuto.service.grants import expire_grants
 from tenuto.service.idempotency import forget_answers
@@ -27,6 +28,7 @@ from tenuto.service.payments import collect_due, forget_events
 from tenuto.service.refills import refill_due
 from tenuto.service.refunds import refund_due
 from tenuto.service.renewals import renew_due
+from tenuto.service.tax_ids import verify_due
 from tenuto.service.usage import release_expired, replay_suspended
 from tenuto.store.database import Unavailable
 
@@ -52,6 +54,11 @@ class Sweep(NamedTuple):
     interval_seconds: float
 
 
+async def verify_tax_ids(engine: Engine, *, now: datetime, limit: int) -> int:
+    """Sweep: ask about every tax number that is due; how many were asked about."""
+    return await verify_due(engine, customer_of, now=now, limit=limit)
+
+
 SWEEPS: Final = (
     Sweep("release_expired", release_expired, 5.0),
     Sweep("replay_suspended", replay_suspended, 0.5),
@@ -64,6 +71,7 @@ SWEEPS: Final = (
     Sweep("finalize_invoices", finalize_invoices, 5.0),
     Sweep("collect_invoices", collect_invoices, 2.0),
     Sweep("dun_invoices", dun_invoices, 10.0),
+    Sweep("verify_tax_ids", verify_tax_ids, 2.0),
     Sweep("forget_events", forget_events, 600.0),
     Sweep("note_keys_used", note_keys_used, 30.0),
     Sweep("forget_notifications", forget_notifications, 600.0),

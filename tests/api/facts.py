@@ -15,7 +15,7 @@ _OF_INVOICES: Final = ("invoice_line", "invoice_tax", "invoice_payment")
 # Not gateway_event: the simulator sends its messages whenever it likes.
 _MONEY: Final = ("payment", "refund", "refill", "payment_link")
 _PLANS: Final = ("plan", "plan_version")
-_SIGNALS: Final = ("webhook", "webhook_topic")
+_SIGNALS: Final = ("webhook", "webhook_topic", "issuer", "organization", "clearance")
 _BY_ENVIRONMENT: Final = (
     *("event_price", "event_price_version", "stored_answer", "account", *_INVOICES, *_MONEY, *_PLANS, *_SIGNALS),
 )

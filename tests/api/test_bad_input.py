@@ -18,13 +18,14 @@ from tenuto.core.outcomes import REFUSALS
 from tenuto.server import Server
 from tests.api.bad_account_plans import ACCOUNT_PLANS
 from tests.api.bad_input import BAD, RAW, Bad, Raw
+from tests.api.bad_issuers import ISSUERS_ROWS
 from tests.api.bad_money import MONEY
 from tests.api.bad_plans import PLANS
 from tests.api.bad_webhooks import WEBHOOKS
 from tests.api.facts import counts, facts_of
 from tests.client import Client, Company, Reply
 
-ALL: Final = (*BAD, *MONEY, *PLANS, *ACCOUNT_PLANS, *WEBHOOKS)
+ALL: Final = (*BAD, *MONEY, *PLANS, *ACCOUNT_PLANS, *WEBHOOKS, *ISSUERS_ROWS)
 SECONDS_MAX: Final = 1.0
 DRIVER_WORDS: Final = re.compile(
     rb"Traceback|asyncpg|postgres|msgspec|litestar|uvicorn|File \"|SELECT |\bnull value\b", re.IGNORECASE
@@ -66,6 +67,7 @@ class Target:
 
         self.company.start(other, self._ids["plan"])
         self._ids["webhook"], self._ids["notification"] = self.company.listening_webhook(self.account)
+        self._ids["issuer"] = self.company.issuer()
         self._ids["silent"] = self.company.call("POST", "/v1/companies/{company}/webhooks", {}).data["id"]
 
     def _archived(self) -> str:

@@ -669,4 +669,37 @@ async def test_a_request_that_cannot_be_made_is_a_fault_of_ours_and_in_the_log(
             posted = await egress.post(receiver.url, headers=headers, body=b"")
             assert (posted.status, posted.error) == (None, "fault")
             assert receiver.requests == []
-    assert "a webhook could not be posted" in caplog.text
+    assert "a request could not be made" in caplog.text
+
+
+# --- keys of issuers --------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_asked_for_is_kept_whole(egress: Egress) -> None:
+    body = b'{"keys": [' + b" " * (ANSWER_BYTES_MAX - 12) + b"]}"
+    async with receiving(once(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)) as receiver:
+        got = await egress.get(receiver.url, headers={"accept": "application/json"})
+    assert (got.status, got.error, got.answer) == (200, None, body.decode())
+    assert receiver.requests[0].startswith(b"get /hook http/1.1\r\n")
+    assert b"\r\naccept: application/json\r\n" in receiver.requests[0]
+
+
+async def test_more_than_fits_a_redirect_and_silence_are_no_answer(egress: Egress, hasty: Egress) -> None:
+    async with receiving(flooding(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % GIGABYTE, bytes(4096))) as flood:
+        assert (await egress.get(flood.url, headers={})).error == "too_large"
+    moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    async with receiving(answering(moved)) as receiver:
+        assert (await egress.get(receiver.url, headers={}))[:4] == (302, "", None, None)
+    async with receiving(silent) as receiver:
+        assert (await hasty.get(receiver.url, headers={})).error == "timeout"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"])
+async def test_keys_are_not_asked_for_near_by(address: str) -> None:
+    async def lookup(_: str) -> Sequence[str]:
+        return [PUBLIC, address]
+
+    async with public_door(lookup) as public:
+        assert (await public.get("https://keys.example/jwks.json", headers={})).error == "blocked_address"
+        literal = f"[{address}]" if ":" in address else address
+        assert (await public.get(f"https://{literal}/jwks.json", headers={})).error == "blocked_address"

@@ -25,10 +25,10 @@ ACCOUNT_LEVEL = (
     *("balance", "event", "event_charge", "gated_event", "transaction", "price_counter"),
     *("payment_method", "payment", "payment_attempt", "refund", "refill", "payment_link"),
     *("plan_override", "price_override", "subscription", "subscription_period", "subscription_step", "balance_grant"),
-    *("account_flag", "flag_change"),
+    *("account_flag", "flag_change", "tax_id"),
     *("invoice_terms", "invoice", "invoice_line", "invoice_tax", "invoice_payment", "credit_note"),
 )
-ABOUT_ACCOUNTS = {"webhook_topic", "notification", "delivery"}
+ABOUT_ACCOUNTS = {"webhook_topic", "notification", "delivery", "organization"}
 """Rows of a company that may be about one of its accounts."""
 EXACT_NUMERICS = {("balance", "residue_num"), ("balance", "residue_den")}
 QUANTITIES = {("event", "quantity"), ("gated_event", "quantity")}

@@ -34,6 +34,7 @@ from tenuto.store.invoices import read_owed
 from . import body as bodies
 from . import invoice_input, shapes
 from .account_plans import PlanAskedIn, in_steps, plan_asked, shown_account
+from .clearance import BillablesIn, billable_settings
 from .invoice_input import InvoicingIn
 from .payments import refused_payment
 from .refills import balance_in, put_refill
@@ -76,7 +77,7 @@ class PlanSettingsIn(msgspec.Struct, forbid_unknown_fields=True):
     failed_renewal: str = "past_due"
 
 
-class CompanyChange(msgspec.Struct, forbid_unknown_fields=True):
+class CompanyChange(BillablesIn, forbid_unknown_fields=True):
     """Settings to change; what is missing stays as it is."""
 
     name: str | None = None
@@ -207,7 +208,7 @@ async def change_company(call: Call) -> Answer:
         changes["late_seconds"] = bodies.seconds(given.late_event_seconds, "late_event_seconds", LATE_MAX)
     if given.ahead_event_seconds is not None:
         changes["ahead_seconds"] = bodies.seconds(given.ahead_event_seconds, "ahead_event_seconds", AHEAD_MAX)
-    sections = _sections(given)
+    sections = {**_sections(given), **billable_settings(call.engine, given)}
     if sections:
         changes["money"] = sections
     environment = call.environment

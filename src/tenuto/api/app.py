@@ -20,7 +20,7 @@ import uuid_utils
 from litestar import HttpMethod, Litestar, Request, Response
 from litestar import route as litestar_route
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
 
@@ -34,24 +34,35 @@ from . import (
     accounts,
     cards,
     catalog,
+    clearance,
     clock,
     deliveries,
+    dialect,
     flags,
     grants,
     invoices,
+    issuers,
+    organization_cards,
+    organization_invoices,
+    organization_plans,
+    organization_tax,
+    organization_tree,
+    organizations,
     pages,
     pauses,
     payments,
     plans,
     refills,
     requests,
+    tokens,
     usage,
     webhooks,
 )
-from .auth import Callers
+from .auth import Caller, Callers
 from .body import BODY_MAX
 from .openapi import document
 from .routes import Call, Route
+from .tokens import Member
 from .usage import error_body
 
 ROUTES: Final = (
@@ -59,6 +70,14 @@ ROUTES: Final = (
     *(*account_plans.ROUTES, *grants.ROUTES, *flags.ROUTES, *pauses.ROUTES),
     *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES, *requests.ROUTES),
     *(*webhooks.ROUTES, *deliveries.ROUTES),
+    *organizations.ROUTES,
+    *organization_plans.ROUTES,
+    *organization_invoices.ROUTES,
+    *organization_cards.ROUTES,
+    *organization_tax.ROUTES,
+    *issuers.ROUTES,
+    *clearance.ROUTES,
+    *organization_tree.ROUTES,
 )
 
 STATUSES: Final = {
@@ -143,15 +162,7 @@ async def _judged(
     _refuse_size(headers)
     if len(headers) != len(list(scope["headers"])):
         _refuse_doubled(scope["headers"])
-    caller = None
-    if not route.is_open:
-        header = headers.get(b"authorization")
-        if header is not None and route.serve in _PROVEN_BY_THE_STORE:
-            caller = callers.remembered(header)
-        if caller is None:
-            caller = await callers.proven(header)
-        if route.scope is not None:
-            caller.needs(route.scope)
+    caller = await _caller_of(engine, callers, route, headers.get(b"authorization"))
     body = b"" if route.body is None else await _body(receive)
     if route.body is not None and (body or route.serve not in _OPTIONAL_BODY):
         _refuse_media(headers, route)
@@ -176,6 +187,22 @@ async def _judged(
         raise
 
 
+async def _caller_of(engine: Engine, callers: Callers, route: Route, header: bytes | None) -> Caller | Member | None:
+    """Who calls, with the scope that the route needs; None where the route is open to all."""
+    if route.is_open:
+        return None
+    caller: Caller | Member | None = None
+    if route.family == dialect.FAMILY:
+        caller = await tokens.proven(engine, header)
+    elif header is not None and route.serve in _PROVEN_BY_THE_STORE:
+        caller = callers.remembered(header)
+    if caller is None:
+        caller = await callers.proven(header)
+    if route.scope is not None:
+        caller.needs(route.scope)
+    return caller
+
+
 _PROVEN_BY_THE_STORE: Final = frozenset(
     {usage.record_events, usage.finish_event, usage.delete_event, usage.get_balance, flags.list_flags, flags.get_flag}
 )
@@ -183,7 +210,7 @@ _OPTIONAL_BODY: Final = frozenset(
     {
         *(accounts.open_balance, accounts.issue_key, invoices.cut_invoice, invoices.make_link, cards.make_link),
         *(payments.refund_payment, payments.resume_capture, account_plans.cancel_plan, *pauses.WITHOUT_BODY),
-        *(webhooks.subscribe, webhooks.rotate_secret, deliveries.send_test),
+        *(webhooks.subscribe, webhooks.rotate_secret, deliveries.send_test, *organization_plans.WITHOUT_BODY),
     }
 )
 _SINGLE: Final = {
@@ -284,13 +311,23 @@ def _query(query_string: bytes, route: Route) -> dict[str, str]:
     return query
 
 
-def _failed(error: Exception, route: Route | None, request_id: str, started: float) -> Reply:
-    """The reply to an expected no, to a database that is away, or to a fault of ours."""
+def _failed(
+    error: Exception, route: Route | None, request_id: str, started: float, *, is_member: bool = False
+) -> Reply:
+    """The reply to an expected no, to a database that is away, or to a fault of ours.
+
+    ``is_member``: it is said in the dialect, though there is no route, whose status then stays what it is.
+    """
     refusal = _refusal_of(error)
-    status = STATUSES[refusal.kind]
+    is_member = is_member or (route is not None and route.family == dialect.FAMILY)
+    status, body = STATUSES[refusal.kind], error_body(refusal, request_id)
+    if is_member:
+        spelled, body = dialect.refused(refusal, STATUSES)
+        status = status if route is None else spelled
     headers: list[tuple[bytes, bytes]] = [*_PRIVATE, (b"x-request-id", request_id.encode())]
     if refusal.kind is Kind.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b'Basic realm="tenuto", charset="UTF-8"'))
+        asked = b'Bearer realm="tenuto"' if is_member else b'Basic realm="tenuto", charset="UTF-8"'
+        headers.append((b"www-authenticate", asked))
     if refusal.kind is Kind.BUSY or refusal.code == "request_in_progress":
         headers.append((b"retry-after", b"1"))
     action = "unknown_route" if route is None else route.serve.__name__
@@ -298,7 +335,7 @@ def _failed(error: Exception, route: Route | None, request_id: str, started: flo
         _log.error(action, status=status, request_id=request_id, ms=_milliseconds(started), exc_info=error)
     elif status not in {401, 402, 404}:
         _log.info(action, status=status, code=refusal.code, request_id=request_id, ms=_milliseconds(started))
-    return Reply(status, headers, error_body(refusal, request_id))
+    return Reply(status, headers, body)
 
 
 def _refusal_of(error: Exception) -> Refusal:
@@ -445,15 +482,14 @@ def _out_of_route(request: Request[Any, Any, Any], error: Exception) -> Response
     """What the router itself refuses, in our shape."""
     started = time.perf_counter()
     request_id = f"req_{uuid_utils.uuid7().hex}"
+    is_member = dialect.is_of_family(request.scope["path"])
     if isinstance(error, MethodNotAllowedException):
-        reply = _failed(Refusal("method_not_allowed"), None, request_id, started)
+        reply = _failed(Refusal("method_not_allowed"), None, request_id, started, is_member=is_member)
         allowed = sorted({route.method for route in ROUTES if _matches(route.path, request.scope["path"])}) or ["GET"]
         return _response(reply._replace(headers=[*reply.headers, (b"allow", ", ".join(allowed).encode())]))
-    if isinstance(error, NotFoundException):
-        return _response(_failed(Refusal("not_found"), None, request_id, started))
     if isinstance(error, HTTPException) and error.status_code < 500:  # noqa: PLR2004
-        return _response(_failed(Refusal("not_found"), None, request_id, started))
-    return _response(_failed(error, None, request_id, started))
+        error = Refusal("not_found")
+    return _response(_failed(error, None, request_id, started, is_member=is_member))
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -84,9 +84,10 @@ def parties(whole: WholeInvoice) -> tuple[list[str], list[str]]:
     """Seller and customer, each as the lines of an address."""
     seller, customer = whole.invoice.seller, whole.invoice.customer
     found = [seller.get("name", ""), *str(seller.get("address", "")).splitlines(), seller.get("tax_id", "")]
+    numbers = [str(one["value"]) for one in customer.get("tax_ids", ())]
     return (
         [line for line in (*found, seller.get("email", "")) if line],
-        [line for line in (customer.get("name", ""), customer.get("email", "")) if line],
+        [line for line in (customer.get("name", ""), customer.get("email", ""), *numbers) if line],
     )
 
 

@@ -15,9 +15,12 @@ from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
 from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX
 from tenuto.core.topic import TOPICS
+from tenuto.service.issuers import ALGORITHMS, KEYS_MAX
 from tenuto.service.webhooks import IN_FLIGHT_MAX
 
 from .account_plans import UNITS_MAX
+from .dialect import FAMILY
+from .dialect import STATUSES as MEMBER_STATUSES
 from .routes import LIMIT_MAX, Param, Route
 from .usage import CloudEvent, record_events
 
@@ -37,6 +40,7 @@ _BODY: Final = (
     "zone_required",
     "unknown_zone",
 )
+_MEMBER: Final = ("no_account", "parent_pays", "organization_unknown", "not_implemented")
 _KEYED: Final = ("idempotency_key_invalid", "key_reused", "request_in_progress")
 _CLOUD: Final = ("application/cloudevents+json", "application/cloudevents-batch+json")
 _PATTERNS: Final = {
@@ -48,11 +52,17 @@ _PATTERNS: Final = {
     "plan_id": "^p_[0-9a-z]{8}$",
     "key_id": "^k_[0-9a-z]{8}$",
     "invoice_id": "^inv_[0-9a-z]{18}$",
+    "own_invoice_id": "^(in|sub)_[0-9a-z]{18}$",
+    "subscription_id": "^[!-~]{1,100}$",
     "card_id": "^card_[0-9a-z]{18}$",
     "payment_id": "^pay_[0-9a-z]{18}$",
     "grant_id": "^g_[0-9a-z]{18}$",
     "webhook_id": "^w_[0-9a-z]{8}$",
+    "issuer_id": "^iss_[0-9a-z]{8}$",
     "notification_id": "^wd_[0-9a-z]{18}$",
+    "external_id": "^[!-~]{1,255}$",
+    "method_id": "^pm_[0-9A-Za-z_]{1,250}$",
+    "tax_id": "^txi_[0-9a-z]{18}$",
     "topic": r"^(\*|[a-z_.]{1,64})$",
     "mode": "^(test|live)$",
     "position": "^[1-9][0-9]{0,8}$",
@@ -60,6 +70,16 @@ _PATTERNS: Final = {
     "name": "^[!-~]{1,64}$",
 }
 
+_MEMBER_ERROR: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "description": "The one shape of every error to somebody of an organization.",
+    "required": ["message"],
+    "properties": {
+        "message": {"type": "string"},
+        "errors": {"type": ["object", "array"], "description": "What is wrong, by field."},
+        "documentation_url": {"type": "string"},
+    },
+}
 _WHOLE: Final = {"minimum": 0, "maximum": AMOUNT_MAX}
 _SIGNED: Final = {"minimum": -AMOUNT_MAX, "maximum": AMOUNT_MAX}
 _UNIT: Final = {"pattern": _PATTERNS["denomination"]}
@@ -227,6 +247,19 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "to_id": {"string": {"pattern": "^wd_[0-9a-z]{18}$"}},
     "ReplayIn.status": {"string": {"enum": ["failed", "delivered"]}},
     "billing_address_id": {"": _LATER},
+    "IssuerIn.issuer": {"string": {"pattern": "^[ -~]{1,500}$"}},
+    "audience": {"string": {"pattern": "^[ -~]{1,500}$"}},
+    "algorithm": {"string": {"enum": list(ALGORITHMS)}},
+    "jwks_url": {"string": {"pattern": r"^https://[!-~]+$", "maxLength": 2000}},
+    "keys": {"array": {"minItems": 1, "maxItems": KEYS_MAX}},
+    "secret": {"string": {"minLength": 32, "maxLength": 1024, "writeOnly": True}},
+    "secret_encoding": {"string": {"enum": ["text", "base64"]}},
+    "max_life_seconds": {"integer": {"minimum": 60, "maximum": 86_400}},
+    "organization_id": {"string": {"minLength": 1, "maxLength": 255}},
+    "user_id": {"string": {"minLength": 1, "maxLength": 255}},
+    "TokenIn.scopes": {"array": {"maxItems": 20}},
+    "TokenIn.timezone": {"string": {"pattern": "^[!-~]{1,64}$"}},
+    "life_seconds": {"integer": {"minimum": 10, "maximum": 900}},
 }
 """What a field of a body takes beyond its kind, by JSON type ("" for raw JSON); ``Shape.field`` before ``field``."""
 
@@ -240,6 +273,7 @@ def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any
     )
     asked = msgspec.json.schema_components(tuple(bodies), schema_hook=_raw)[1]
     components["Error"] = _error_schema()
+    components["OrganizationError"] = _MEMBER_ERROR
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(f"/v1{route.path}", {})[route.method.lower()] = _operation(route, statuses)
@@ -263,6 +297,12 @@ def document(routes: Sequence[Route], statuses: dict[str, int]) -> dict[str, Any
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "Company id and API key."},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "API key."},
+                "organization": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A token of somebody of an organization.",
+                },
             },
         },
     }
@@ -350,10 +390,12 @@ def _operation(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
             *(_path_parameter(param) for param in re.findall(r"{(\w+)}", route.path)),
             *(_query_parameter(param) for param in route.query),
         ],
-        "responses": {"200": _answer(route), **_pending(route), **_errors(route, statuses)},
+        "responses": {**_done(route), **_pending(route), **_errors(route, statuses)},
     }
     if route.is_open:
         operation["security"] = []
+    if route.family == FAMILY:
+        operation["security"] = [{"organization": []}]
     if _is_keyed(route):
         operation["parameters"] += [_idempotency("Idempotency-Key"), _idempotency("X-DedupeId")]
     if route.body is not None:
@@ -440,9 +482,25 @@ def _answer(route: Route) -> dict[str, Any]:
     return {"description": "Done.", "content": {"application/json": {"schema": schema}}}
 
 
+def _done(route: Route) -> dict[str, Any]:
+    """What a route answers with when it is done: of the second family bare, with statuses of its own."""
+    if route.family != FAMILY:
+        return {"200": _answer(route)}
+    if route.method == "DELETE":
+        return {"204": {"description": "Done."}}
+    found = [_reference(shape) for shape in _answers(route)]
+    one = found[0] if len(found) == 1 else {"anyOf": found}
+    schema = {"type": "array", "items": one} if route.is_list else one
+    told = {"description": "Done.", "content": {"application/json": {"schema": schema}}}
+    return dict.fromkeys(("200", "201") if route.method == "POST" else ("200",), told)
+
+
 def _pending(route: Route) -> dict[str, Any]:
     """What a route answers with where a stranger has to say yes and has not yet."""
-    return {"202": {**_answer(route), "description": route.pending}} if route.pending else {}
+    if not route.pending:
+        return {}
+    told = _done(route)["200"] if route.family == FAMILY else _answer(route)
+    return {"202": {**told, "description": route.pending}}
 
 
 def _errors(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
@@ -455,12 +513,15 @@ def _errors(route: Route, statuses: dict[str, int]) -> dict[str, Any]:
         *(_KEYED if _is_keyed(route) else ()),
     ]
     grouped: dict[int, list[str]] = {}
-    for code in dict.fromkeys(codes):
-        grouped.setdefault(statuses[code], []).append(code)
+    is_member = route.family == FAMILY
+    own = MEMBER_STATUSES if is_member else {}
+    for code in dict.fromkeys((*codes, *(_MEMBER if is_member else ()))):
+        grouped.setdefault(own.get(code, statuses[code]), []).append(code)
+    shape = "OrganizationError" if is_member else "Error"
     return {
         str(status): {
             "description": "; ".join(f"`{code}`: {REFUSALS[code][1]}" for code in found),
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape}"}}},
         }
         for status, found in sorted(grouped.items())
     }

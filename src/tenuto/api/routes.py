@@ -28,6 +28,7 @@ from tenuto.store.records import Page, Whose
 
 from . import body as bodies
 from .auth import Caller, Callers
+from .tokens import Member
 
 Body = TypeVar("Body")
 Result = TypeVar("Result")
@@ -55,7 +56,8 @@ PAGING: Final = (
 class Route:
     """One row of the table. ``body`` and ``answer`` are the shapes; ``example`` is a body that works.
 
-    ``pending`` says what an answer of 202 means, where there is one.
+    ``pending`` says what an answer of 202 means, where there is one. ``family`` names the dialect of a route that is
+    not of the first family (``dialect``).
     """
 
     method: str
@@ -73,6 +75,7 @@ class Route:
     is_list: bool = False
     details: str = ""
     pending: str = ""
+    family: str = ""
 
 
 class Call:
@@ -89,7 +92,7 @@ class Call:
         headers: Mapping[bytes, bytes],
         body: bytes,
         request_id: str,
-        caller: Caller | None,
+        caller: Caller | Member | None,
     ) -> None:
         self.engine, self.callers, self.route = engine, callers, route
         self.params, self.query, self.headers = params, query, headers
@@ -98,8 +101,14 @@ class Call:
 
     @property
     def caller(self) -> Caller:
-        """Who is calling."""
-        assert self._caller is not None
+        """The company that is calling."""
+        assert isinstance(self._caller, Caller)
+        return self._caller
+
+    @property
+    def member(self) -> Member:
+        """The person of an organization who is calling."""
+        assert isinstance(self._caller, Member)
         return self._caller
 
     def become(self, caller: Caller) -> None:
@@ -108,8 +117,9 @@ class Call:
 
     @property
     def environment(self) -> Environment:
-        """The environment of the caller's key."""
-        return self.caller.environment
+        """The half of a company that is called."""
+        assert self._caller is not None
+        return self._caller.environment
 
     def currency(self) -> str:
         """The company's own currency."""
@@ -182,11 +192,15 @@ class Call:
             key = bodies.token(found.decode("ascii"), "Idempotency-Key", bodies.KEY_MAX, spaces=True)
         except (Refusal, UnicodeDecodeError) as error:
             raise Refusal("idempotency_key_invalid") from error
-        canonical = msgspec.json.encode(msgspec.json.decode(self.body), order="sorted") if self.body else b""
+        canonical = msgspec.json.encode(bodies.parse(self.body), order="sorted") if self.body else b""
         path = self.route.path.format(**self.params)
         if self.query:
             path += f"?{sorted(self.query.items())}"
         digest = hashlib.blake2b(f"{self.route.method} {path}\n".encode() + canonical, digest_size=16)
+        if isinstance(self._caller, Member):
+            # Each organization has keys of its own, and none is told what another was answered.
+            whose = hashlib.blake2b(self._caller.claims.organization.encode(), digest_size=12).hexdigest()
+            key = f"organization {whose} {key}"
         return Once(key, digest.digest())
 
     def filters(self) -> dict[str, object]:

@@ -62,6 +62,8 @@ class CompanyOut(Shape):
     plans: PlanSettingsOut
     levels: list[dict[str, Any]]
     invoicing: dict[str, Any]
+    billables: dict[str, Any]
+    billable_prefixes: list[str]
     created_at: str | None
 
 
@@ -138,6 +140,9 @@ class AccountOut(Shape):
     usage_suspended_at: str | None
     events_waiting: int
     replaying: bool
+    organization_id: str | None
+    address: dict[str, str] | None
+    currency: str | None
     created_at: str | None
     updated_at: str | None
     card_collector_url: str | msgspec.UnsetType = msgspec.UNSET
@@ -411,6 +416,8 @@ def company(environment: Environment) -> CompanyOut:
             for rule in terms.listening.rules
         ],
         invoicing=invoicing(settings_of(environment.money)),
+        billables=environment.money.get("billables", {}),
+        billable_prefixes=environment.money.get("billable_prefixes", []),
         created_at=spelled(environment.created_at),
     )
 
@@ -478,6 +485,9 @@ def account(found: Account, owed: Mapping[str, int] | None = None, currency: str
         usage_suspended_at=spelled(found.usage_suspended_at),
         events_waiting=found.waiting,
         replaying=found.is_replaying,
+        organization_id=found.organization_id,
+        address=None if found.address is None else dict(found.address),
+        currency=found.currency,
         created_at=spelled(found.created_at),
         updated_at=spelled(found.updated_at),
     )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast, get_args
 
 from tenuto.core.cards import from_stripe
-from tenuto.gateway.port import Card, Decline, GatewayRefund, Intent, IntentStatus, SetupIntent
+from tenuto.gateway.port import Card, Decline, GatewayRefund, GatewayTaxId, Intent, IntentStatus, SetupIntent
 
 Object = Mapping[str, Any]
 """A Stripe object as its JSON says it."""
@@ -30,6 +30,7 @@ REFUND: Final = "tenuto_refund"
 
 _LAST: Final = 253_402_300_800  # the year 10000
 _STATUSES: Final = frozenset(get_args(IntentStatus))
+_VERIFICATIONS: Final = frozenset({"pending", "verified", "unverified", "unavailable"})
 _AUTHENTICATION: Final = "authentication_required"
 _SECRET: Final = re.compile(r"\b((?:[srp]k|whsec)_(?:(?:test|live)_)?|(?:pi|seti)_[A-Za-z0-9]+_secret_)[A-Za-z0-9_*]+")
 
@@ -71,6 +72,23 @@ def card(data: Object) -> Card:
         exp_year=whole(details["exp_year"]),
         fingerprint=details.get("fingerprint"),
         customer=related_id(data.get("customer")),
+        name=(data.get("billing_details") or {}).get("name"),
+    )
+
+
+def tax_id(data: Object) -> GatewayTaxId:
+    """A customer's tax number; one that Stripe does not verify says nothing of that."""
+    verification = data.get("verification") or {}
+    status = verification.get("status") or "unavailable"
+    if status not in _VERIFICATIONS:
+        raise ValueError(f"a tax number is {status}")
+    return GatewayTaxId(
+        gateway_id=str(data["id"]),
+        type=str(data["type"]),
+        value=str(data["value"]),
+        status=str(status),
+        verified_name=verification.get("verified_name"),
+        verified_address=verification.get("verified_address"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The one door through which webhooks leave the house.
+"""The one door through which webhooks leave the house, and through which keys of issuers are fetched.
 
 The problem, on one example. A message goes to https://hooks.example/tenuto, which its owner may point anywhere, at any
 time, and which may answer anything, or nothing:
@@ -145,7 +145,7 @@ class _Names(AbstractResolver):
 
 
 class Egress:
-    """Posts to receivers, each at its own risk. Make it inside the event loop that uses it, and close it.
+    """Posts to receivers, asks for keys, each at its own risk. Make it inside the loop that uses it, and close it.
 
     ``allow_private`` is for those who develop on one machine: it lets near addresses, plain http and any port pass.
     ``lookup`` replaces the system's resolver. The certificates that are trusted are the system's, or those that
@@ -193,16 +193,25 @@ class Egress:
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Posted:
         """Send ``body`` to ``url`` once and tell what became of it. Raises nothing but CancelledError."""
+        return await self._ask("POST", url, headers, body, ANSWER_CHARACTERS_MAX)
+
+    async def get(self, url: str, *, headers: Mapping[str, str]) -> Posted:
+        """Ask for ``url`` once, with the same limits; the answer is kept whole. Raises nothing but CancelledError."""
+        return await self._ask("GET", url, headers, None, ANSWER_BYTES_MAX)
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, kept: int) -> Posted:
         async with self._places:
             begun = time.monotonic()
             status, answer, retry_after = None, "", None
             error: str | None = None
             try:
                 target = parse_target(url, allow_private=self._allow_private)
-                response = await self._session.post(target.url, headers=headers, data=body, allow_redirects=False)
+                response = await self._session.request(
+                    method, target.url, headers=headers, data=body, allow_redirects=False
+                )
                 try:
                     status, retry_after = response.status, _retry_after(response.headers.get("Retry-After"))
-                    answer, error = await _read(response)
+                    answer, error = await _read(response, kept)
                 finally:
                     response.close()
             except asyncio.CancelledError:
@@ -225,7 +234,7 @@ class Egress:
     def _named(self, problem: Exception) -> str:
         name = _name(problem)
         if name == "fault" and not self._session.closed:
-            _log.error("a webhook could not be posted", exc_info=problem)
+            _log.error("a request could not be made", exc_info=problem)
         return name
 
     async def _ask_system(self, host: str) -> Sequence[str]:
@@ -257,8 +266,8 @@ def _retry_after(value: str | None) -> str | None:
     return value if fits else None
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[str, str | None]:
-    """The beginning of the body as text, and what is wrong with the rest of it, if anything is."""
+async def _read(response: aiohttp.ClientResponse, kept: int) -> tuple[str, str | None]:
+    """The first ``kept`` characters of the body, and what is wrong with the rest of it, if anything is."""
     raw = bytearray()
     error: str | None = None
     try:
@@ -270,8 +279,8 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[str, str | None]:
         error = "too_large"
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         return "", error
-    text = raw[: 4 * ANSWER_CHARACTERS_MAX].decode(errors="replace").replace("\0", "")
-    return text[:ANSWER_CHARACTERS_MAX], error
+    text = raw[: 4 * kept].decode(errors="replace").replace("\0", "")
+    return text[:kept], error
 
 
 _NAMES: Final[tuple[tuple[type[Exception], str], ...]] = (

@@ -67,6 +67,7 @@ class Card(NamedTuple):
     exp_year: int
     fingerprint: str | None = None
     customer: str | None = None
+    name: str | None = None
 
 
 class Intent(NamedTuple):
@@ -108,6 +109,17 @@ class GatewayRefund(NamedTuple):
     status: str
     metadata: Mapping[str, str]
     failure: str | None
+
+
+class GatewayTaxId(NamedTuple):
+    """A tax number of a customer as the provider knows it. ``status``: pending, verified, unverified, unavailable."""
+
+    gateway_id: str
+    type: str
+    value: str
+    status: str
+    verified_name: str | None
+    verified_address: str | None
 
 
 class GatewayEvent(NamedTuple):
@@ -173,6 +185,22 @@ class PaymentGateway(Protocol):
 
     async def read_card(self, gateway_id: str) -> Card:
         """A payment method as it is now."""
+        ...
+
+    async def create_tax_id(self, *, key: str, customer: str, type: str, value: str) -> GatewayTaxId:  # noqa: A002
+        """Give a customer a tax number; the provider looks it up in a register, which may take days."""
+        ...
+
+    async def read_tax_id(self, customer: str, gateway_id: str) -> GatewayTaxId:
+        """A customer's tax number as it is now."""
+        ...
+
+    async def delete_tax_id(self, customer: str, gateway_id: str) -> None:
+        """Forget a customer's tax number; one that is gone already is fine."""
+        ...
+
+    async def list_tax_ids(self, customer: str) -> list[GatewayTaxId]:
+        """All tax numbers of a customer: how a making whose answer was lost is found again."""
         ...
 
     async def create_intent(

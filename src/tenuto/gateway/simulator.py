@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tenuto.gateway import simulator_cards as cards
 from tenuto.gateway import simulator_intents as intents
+from tenuto.gateway import simulator_taxes as taxes
 from tenuto.gateway.simulator_book import (
     ANSWER_SECONDS,
     API_VERSION,
@@ -74,8 +75,15 @@ _PLACES: Final = {
     "update": ("POST", True, ""),
     "delete": ("DELETE", True, ""),
     "list_payment_methods": ("GET", True, "payment_methods"),
+    "create_tax_id": ("POST", True, "tax_ids"),
+    "list_tax_ids": ("GET", True, "tax_ids"),
+    "retrieve_tax_id": ("GET", True, "tax_ids/"),
+    "delete_tax_id": ("DELETE", True, "tax_ids/"),
 }
-"""Method, whether an id stands in the path, and what follows it; any other name is its own ``POST …/{id}/{name}``."""
+"""Method, whether an id stands in the path, and what follows it; any other name is its own ``POST …/{id}/{name}``.
+
+A slash at the end: another id follows, and the verb is given both, with a slash between.
+"""
 
 _VERBS: Final[dict[tuple[str, str], dict[str, Verb]]] = {
     ("customers", "customer"): {
@@ -85,6 +93,10 @@ _VERBS: Final[dict[tuple[str, str], dict[str, Verb]]] = {
         "delete": cards.delete_customer,
         "list": cards.list_customers,
         "list_payment_methods": cards.list_customer_methods,
+        "create_tax_id": taxes.create_tax_id,
+        "list_tax_ids": taxes.list_tax_ids,
+        "retrieve_tax_id": taxes.read_tax_id,
+        "delete_tax_id": taxes.delete_tax_id,
     },
     ("tokens", "token"): {"create": cards.create_token, "retrieve": cards.read_token},
     ("payment_methods", "payment_method"): {
@@ -353,11 +365,12 @@ def _route_of(request: Request, key: str, settings: KeySettings | None, account:
     """The route of a request, and the id in its path. Raises what Stripe answers to others."""
     parts = request.path.strip("/").split("/")
     found = None
-    if parts[0] == "v1" and 2 <= len(parts) <= 4:  # noqa: PLR2004 - v1, resource, id, action
-        resource, id, action = (*parts[1:], "", "")[:3]
+    id = ""
+    if parts[0] == "v1" and 2 <= len(parts) <= 5:  # noqa: PLR2004 - v1, resource, id, action, id
+        resource, id, action, inner = (*parts[1:], "", "", "")[:4]
+        if inner:
+            id, action = f"{id}/{inner}", f"{action}/"
         found = ROUTES.get((request.method, resource, bool(id), action))
-    else:
-        id = ""
     if found is None:
         raise Refusal(404, f"Unrecognized request URL ({request.method}: {request.path}).")
     lacking = (

@@ -49,6 +49,7 @@ INDEXED: Final[Mapping[str, tuple[str, ...]]] = {
     "charge": ("payment_intent", "customer"),
     "refund": ("payment_intent", "charge"),
     "dispute": ("payment_intent", "charge"),
+    "tax_id": ("customer",),
 }
 """The fields by which each kind can be listed."""
 

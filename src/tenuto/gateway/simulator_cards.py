@@ -222,6 +222,7 @@ def create_method(change: Change, params: Params, _id: str) -> Obj:
     else:
         card, given = _spend_token(change, token)
     made = new_method(change, card, given, metadata)
+    made["billing_details"]["name"] = params.inner("billing_details").text("name")
     change.keep(made)
     return made
 
@@ -251,6 +252,9 @@ def update_method(change: Change, params: Params, id: str) -> Obj:
     params.only("metadata", "billing_details", "card", "allow_redisplay")
     found = change.find("payment_method", id)
     found["metadata"] = params.metadata(found["metadata"])
+    details = params.inner("billing_details")
+    if details.has("name"):
+        found["billing_details"]["name"] = details.text("name")
     change.emit("payment_method.updated", found)
     return found
 

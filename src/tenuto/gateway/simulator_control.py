@@ -20,6 +20,7 @@ import msgspec
 
 from tenuto.gateway import simulator_cards as cards
 from tenuto.gateway import simulator_intents as intents
+from tenuto.gateway import simulator_taxes as taxes
 from tenuto.gateway.simulator_book import Account, Book, Change, KeySettings, Obj, Refusal, encode
 from tenuto.gateway.simulator_courier import Courier
 from tenuto.gateway.simulator_faults import Fault, Faults
@@ -29,7 +30,7 @@ RATE_BUCKET_SECONDS: Final = 10
 RATE_BUCKETS_MAX: Final = 90
 FLUSH_SECONDS: Final = 10
 
-KINDS: Final = ("customer", "payment_method", "setup_intent", "payment_intent", "charge", "refund", "dispute")
+KINDS: Final = ("customer", "payment_method", "setup_intent", "payment_intent", "charge", "refund", "dispute", "tax_id")
 
 Given = dict[str, Any]
 
@@ -102,7 +103,8 @@ class Control:
         while (due := self.book.next_due(is_released=is_released)) is not None:
             account, id, outcome = due
             change = Change(self.book, account)
-            intents.finish(change, id, outcome)
+            if not taxes.finish(change, id, outcome):
+                intents.finish(change, id, outcome)
             self.book.commit(change)
             count += 1
         return count

@@ -25,7 +25,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import cache, partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import httpx
 import stripe
@@ -41,6 +41,7 @@ from tenuto.gateway.port import (
     GatewayAccount,
     GatewayRefund,
     GatewayRefused,
+    GatewayTaxId,
     GatewayUnclear,
     Intent,
     SetupIntent,
@@ -218,6 +219,40 @@ class StripeGateway:
     async def read_card(self, gateway_id: str) -> Card:
         """A payment method as it is now."""
         return await self._told(answers.card, lambda: self._stripe.payment_methods.retrieve_async(gateway_id))
+
+    async def create_tax_id(self, *, key: str, customer: str, type: str, value: str) -> GatewayTaxId:  # noqa: A002
+        """Give a customer a tax number; Stripe looks it up in a register, which may take days."""
+        params = cast("stripe.params.CustomerTaxIdCreateParams", {"type": type, "value": value})
+        return await self._told(
+            answers.tax_id,
+            lambda: self._stripe.customers.tax_ids.create_async(customer, params, {"idempotency_key": key}),
+        )
+
+    async def read_tax_id(self, customer: str, gateway_id: str) -> GatewayTaxId:
+        """A customer's tax number as it is now."""
+        return await self._told(
+            answers.tax_id, lambda: self._stripe.customers.tax_ids.retrieve_async(customer, gateway_id)
+        )
+
+    async def delete_tax_id(self, customer: str, gateway_id: str) -> None:
+        """Forget a customer's tax number; one that is gone already is fine."""
+        try:
+            await self._ask(lambda: self._stripe.customers.tax_ids.delete_async(customer, gateway_id))
+        except stripe.StripeError as error:
+            if error.code != "resource_missing":
+                raise self._refused(error) from None
+
+    async def list_tax_ids(self, customer: str) -> list[GatewayTaxId]:
+        """All tax numbers of a customer."""
+        tax_ids = self._stripe.customers.tax_ids
+
+        def ask(after: str | None) -> Awaitable[stripe.StripeObject]:
+            params: stripe.params.CustomerTaxIdListParams = {"limit": PAGE_SIZE}
+            if after:
+                params["starting_after"] = after
+            return tax_ids.list_async(customer, params)
+
+        return [self._understood(answers.tax_id, data) async for data in self._pages(ask)]
 
     async def create_intent(
         self, *, key: str, amount: int, currency: str, customer: str, account: str, payment: str, description: str

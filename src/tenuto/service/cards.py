@@ -19,7 +19,15 @@ from tenuto.core.payment import retried
 from tenuto.core.refill import resumed
 from tenuto.engine import Engine
 from tenuto.gateway.messages import read_event
-from tenuto.gateway.port import BadSignature, Card, CardDeclined, GatewayEvent, GatewayRefused, GatewayUnclear
+from tenuto.gateway.port import (
+    BadSignature,
+    Card,
+    CardDeclined,
+    GatewayEvent,
+    GatewayRefused,
+    GatewayUnclear,
+    SetupIntent,
+)
 from tenuto.store import accounts, invoices, ledger, payments, refills, requests, subscriptions
 from tenuto.store.accounts import Account, Environment
 from tenuto.store.database import Unit, translated
@@ -30,6 +38,8 @@ BACK_LIFE: Final = timedelta(hours=1)
 """How long somebody who was sent here by another page of ours has to give a card."""
 CARDS_MAX: Final = 20
 KEY_SECONDS: Final = 30.0
+_TEST_METHOD: Final = "pm_card_"
+_MISSING: Final = "resource_missing"
 _SECRET_KEY: Final = re.compile(r"(sk|rk)_(test|live)_[0-9A-Za-z_]{10,240}", re.ASCII)
 _PUBLISHABLE_KEY: Final = re.compile(r"pk_(test|live)_[0-9A-Za-z_]{10,240}", re.ASCII)
 _WEBHOOK_SECRET: Final = re.compile(r"whsec_[0-9A-Za-z+/=_-]{16,240}", re.ASCII)
@@ -128,6 +138,7 @@ async def keep_card(engine: Engine, unit: Unit, environment: Environment, accoun
             given.exp_year,
             is_default=True,
             created_at=now,
+            name=given.name,
         )
         await payments.insert_card(unit, card)
     else:
@@ -201,6 +212,98 @@ async def forget_card(engine: Engine, environment: Environment, card: StoredCard
         return
     except GatewayUnclear as error:
         raise refusal_of(error) from error
+
+
+# --- cards that an organization gives ---------------------------------------------------------------------------------
+
+
+def publishable_key_of(engine: Engine, environment: Environment) -> str:
+    """What a browser needs to speak to the provider; the sandbox has one made up, which no browser can use.
+
+    Raises Refusal ``gateway_not_configured``.
+    """
+    if environment.stripe.publishable_key is not None:
+        return environment.stripe.publishable_key
+    if environment.stripe.key is None and not environment.live and engine.settings.sandbox_url:
+        return "pk" + engine.sandbox_key(environment).removeprefix("sk")
+    raise Refusal("gateway_not_configured", "Set stripe_publishable_key, so that a browser can give Stripe a card.")
+
+
+async def make_setup(engine: Engine, environment: Environment, account_id: int, key: str) -> SetupIntent:
+    """A SetupIntent with which a browser gives this account's customer a card."""
+    gateway = await engine.gateway_for(environment)
+    customer = await customer_of(engine, environment, account_id)
+    try:
+        return await gateway.create_setup_intent(key=key, customer=customer)
+    except (GatewayRefused, GatewayUnclear) as error:
+        raise refusal_of(error) from error
+
+
+async def read_setup(engine: Engine, environment: Environment, setup_intent: str) -> SetupIntent:
+    """A SetupIntent of ours as it is now."""
+    gateway = await engine.gateway_for(environment)
+    try:
+        return await gateway.read_setup_intent(setup_intent)
+    except (GatewayRefused, GatewayUnclear) as error:
+        raise refusal_of(error) from error
+
+
+async def use_method(engine: Engine, environment: Environment, account_id: int, method: str, key: str) -> StoredCard:
+    """Charge a payment method from now on: one that is there, or that a browser has given the account's customer.
+
+    In test mode a test method of the provider (``pm_card_visa``) is given as if a browser had. Raises Refusal
+    ``method_not_usable`` for one of somebody else.
+    """
+    async with translated(), engine.database.writing() as unit:
+        await ledger.lock_accounts(unit, [account_id])
+        known = await payments.find_card(unit, account_id, method)
+        if known is not None:
+            return await choose_card(engine, unit, environment, account_id, known.id)
+    if not environment.live and method.startswith(_TEST_METHOD):
+        return await keep_given(
+            engine, environment, account_id, await give_card(engine, environment, account_id, method, key)
+        )
+    return await keep_given(engine, environment, account_id, await _given_card(engine, environment, account_id, method))
+
+
+async def _given_card(engine: Engine, environment: Environment, account_id: int, method: str) -> Card:
+    """A card that the provider keeps for this very account's customer."""
+    async with engine.database.reading() as reader:
+        account = await accounts.read_account(reader, environment.id, account_id)
+        count = len(await payments.list_cards(reader, account_id))
+    gateway = await engine.gateway_for(environment)
+    if account is None or account.stripe_id is None:
+        raise Refusal("method_not_usable", path="id")
+    if count >= CARDS_MAX:
+        raise Refusal("method_not_usable", f"An account has at most {CARDS_MAX} payment methods.", path="id")
+    try:
+        found = await gateway.read_card(method)
+    except GatewayRefused as refused:
+        if refused.code == _MISSING:
+            raise Refusal("method_not_usable", path="id") from refused
+        raise refusal_of(refused) from refused
+    except GatewayUnclear as error:
+        raise refusal_of(error) from error
+    if found.customer != account.stripe_id:
+        raise Refusal("method_not_usable", path="id")
+    return found
+
+
+async def remove_spare_card(
+    engine: Engine, unit: Unit, environment: Environment, account_id: int, gateway_id: str
+) -> StoredCard:
+    """Forget a card here that nothing depends on. Raises Refusal ``card_needed`` for another, or ``not_found``."""
+    await ledger.lock_accounts(unit, [account_id])
+    found = await payments.find_card(unit, account_id, gateway_id)
+    if found is None:
+        raise Refusal("not_found")
+    if len(await payments.list_cards(unit, account_id)) == 1:
+        raise Refusal("card_needed", "The only payment method cannot be removed; add another one first.")
+    subscription = await subscriptions.read_subscription(unit, account_id)
+    if found.is_default and subscription is not None and subscription.is_running:
+        message = "The default payment method cannot be removed while a subscription is active; choose another first."
+        raise Refusal("card_needed", message)
+    return await remove_card(engine, unit, environment, account_id, found.id)
 
 
 # --- the company's provider -------------------------------------------------------------------------------------------

@@ -117,8 +117,8 @@ def _context(environment: Environment, once: Once) -> str:
 
 
 def _opened(engine: Engine, environment: Environment, once: Once, stored: Answer) -> Answer:
-    """A stored answer as it was given; what was kept sealed begins with no brace."""
-    if stored.body.startswith(b"{"):
+    """A stored answer as it was given; what was kept sealed begins with no bracket, and is never empty."""
+    if stored.body[:1] in {b"", b"{", b"["}:
         return stored
     return stored._replace(body=engine.vault.open(stored.body, context=_context(environment, once)).encode())
 

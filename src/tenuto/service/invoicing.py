@@ -27,13 +27,13 @@ from tenuto.core.invoice import (
     TaxRate,
 )
 from tenuto.core.ledger import CREDIT_NOTE_BOOK, VOID_BOOK
-from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX
+from tenuto.core.money import AMOUNT_MAX, BALANCE_MAX, is_fiat
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.payment import LEASE, Payment, paid_in
 from tenuto.core.period import month_of, month_start
 from tenuto.engine import Engine, Once
-from tenuto.store import accounts, due, invoices, ledger, payments
-from tenuto.store.accounts import Environment
+from tenuto.store import accounts, due, invoices, ledger, payments, tax_ids
+from tenuto.store.accounts import Account, Environment
 from tenuto.store.database import AccountMovedOn, Reader, Record, Unit, translated
 from tenuto.store.invoices import CreditNote, Gathered, WholeInvoice
 from tenuto.store.payments import Link
@@ -86,6 +86,8 @@ async def set_terms(
 ) -> InvoiceTerms:
     """Let an account pay by invoice from now on, or change how it does. What was posted before stays unbilled."""
     currency = wanted.currency
+    if not is_fiat(currency):
+        raise invalid("currency", "is money, by its code in ISO 4217: nothing else is invoiced.")
     taken = await _take(engine, unit, environment, account_id)
     found = await invoices.read_terms(unit, account_id)
     known = next((terms for terms in found if terms.currency == currency), None)
@@ -202,9 +204,16 @@ async def _drafted(
     )
     account = await accounts.read_account(unit, environment.id, terms.account_id)
     assert account is not None
-    draft = draft._replace(customer={"name": account.name, "email": account.email})
+    draft = draft._replace(customer=await _customer(unit, account))
     taxes = rules.taxes_of(max(0, sum(line.amount for line in lines)), _rates(terms, settings))
     return WholeInvoice(rules.summed(draft, lines, taxes), lines, taxes)
+
+
+async def _customer(unit: Unit, account: Account) -> dict[str, object]:
+    """Who is to pay, as it stands on the invoice: with the tax numbers, whatever a register said of them."""
+    numbers = await tax_ids.list_tax_ids(unit, account.id)
+    shown: dict[str, object] = {"name": account.name, "email": account.email}
+    return {**shown, "tax_ids": [{"type": one.type, "value": one.value} for one in numbers]} if numbers else shown
 
 
 def _rates(terms: InvoiceTerms | None, settings: InvoiceSettings) -> tuple[TaxRate, ...]:
@@ -332,7 +341,7 @@ async def _finalize(engine: Engine, unit: Unit, environment: Environment, draft:
         taken.state,
         draft,
         lines,
-        paper=rules.Paper(number, settings, {"name": account.name, "email": account.email}),
+        paper=rules.Paper(number, settings, await _customer(unit, account)),
         around=around,
         now=taken.now,
         zone=environment.terms.zone,
@@ -559,10 +568,32 @@ async def make_link(
     link = Link(account_id, tick, environment.id, "invoice", found.id, None, None, now + life, None, now)
     await payments.insert_link(unit, link)
     await ledger.raise_tick(unit, account_id, tick)
-    public = spell_of_account(_LINK, account_id, tick)
-    return link, f"{public}.{engine.vault.sign(f'invoice {public}')}"
+    return link, _token(engine, account_id, tick)
 
 
+def _token(engine: Engine, account_id: int, link_id: int) -> str:
+    public = spell_of_account(_LINK, account_id, link_id)
+    return f"{public}.{engine.vault.sign(f'invoice {public}')}"
+
+
+async def links_to(
+    engine: Engine, environment: Environment, account_id: int, invoice_ids: Sequence[int]
+) -> dict[int, str]:
+    """Tokens of links to final invoices, by invoice: those that can be used for days yet, else new ones."""
+    async with engine.database.reading() as reader:
+        known = await payments.read_invoice_links(reader, account_id, engine.now() + LINK_LEFT)
+    tokens = {id: _token(engine, account_id, known[id]) for id in invoice_ids if id in known}
+    missing = [id for id in invoice_ids if id not in known]
+    if missing:
+        async with translated(), engine.database.writing() as unit:
+            for id in missing:
+                _, tokens[id] = await make_link(engine, unit, environment, account_id, id, life=LINK_LIFE)
+    return tokens
+
+
+LINK_LIFE: Final = timedelta(days=90)
+LINK_LEFT: Final = timedelta(days=7)
+"""How long a link that is shown again can still be used at least."""
 _LINK: Final = "il"
 
 

@@ -13,16 +13,18 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from tenuto.core import invoice as rules
 from tenuto.core import lifecycle
 from tenuto.core.effect import Effect, Way, as_paid, effect_of
 from tenuto.core.event import AccountState
+from tenuto.core.invoice import TaxLine
 from tenuto.core.outcomes import Refusal
 from tenuto.core.payment import RETRIES, PaymentReason, retried
 from tenuto.core.subscription import Offer, Step, Subscription, failed_renewal, still_holds
 from tenuto.engine import Engine
-from tenuto.store import accounts, due, ledger, payments, subscriptions
+from tenuto.store import accounts, due, invoices, ledger, payments, subscriptions
 from tenuto.store.accounts import Environment
-from tenuto.store.database import AccountMovedOn, Contended, Record, Unavailable, Unit, translated
+from tenuto.store.database import AccountMovedOn, Contended, Reader, Record, Unavailable, Unit, translated
 from tenuto.store.subscriptions import Moment, Standing, Written
 
 AT_ONCE: Final = 50
@@ -184,7 +186,7 @@ def _written(found: _Due, step: Step) -> Written:
     return Written(step, effect, found.state, found.state.environment_id, None)
 
 
-async def _next_step(unit: Unit, environment: Environment, found: _Due, known: Subscription) -> Step:
+async def _next_step(unit: Reader, environment: Environment, found: _Due, known: Subscription) -> Step:
     """What is due of a plan: what a card is waited for, its end, a renewal, or another month of a year's."""
     at = found.at
     if known.status == "pending_card":
@@ -206,7 +208,7 @@ async def _next_step(unit: Unit, environment: Environment, found: _Due, known: S
     return lifecycle.renewed(offer, around, restarts=known.number == 0 and known.anchor_at == known.period_end)
 
 
-async def _scheduled_offer(unit: Unit, environment: Environment, known: Subscription) -> Offer:
+async def _scheduled_offer(unit: Reader, environment: Environment, known: Subscription) -> Offer:
     later = dict(known.scheduled or {})
     after = replace(known, **later)
     terms = await subscriptions.read_terms(unit, environment.id, known.account_id, after)
@@ -254,6 +256,49 @@ async def _retry(unit: Unit, found: _Due, known: Subscription) -> bool:
     await subscriptions.put_subscriptions(unit, [replace(known, next_at=None)], found.now)
     await ledger.raise_tick(unit, known.account_id, found.tick)
     return True
+
+
+class Upcoming(NamedTuple):
+    """What the next renewal of a plan would come to if nothing more were used: its step, and the way it is paid.
+
+    ``way`` None: an invoice will ask for it, with ``taxes``, and the balance covers so much of it.
+    """
+
+    step: Step
+    way: Way | None
+    subscription: Subscription
+    taxes: tuple[TaxLine, ...] = ()
+    covered: int = 0
+
+
+async def preview_renewal(engine: Engine, environment: Environment, account_id: int) -> Upcoming:
+    """What the sweep would do at the end of the period; nothing is written. Raises Refusal where nothing is due."""
+    now = engine.now_of(environment)
+    async with engine.database.reading() as reader:
+        state = (await ledger.load_states(reader, {account_id: now})).states[account_id]
+        standing = await subscriptions.read_standing(reader, account_id, Moment(now, state.tick))
+        known = standing.subscription
+        if known is None or known.status not in {"trialing", "active", "past_due"} or known.period_end is None:
+            raise Refusal("not_found", "No invoice is coming.")
+        found = _Due(state, standing, known.period_end, now, state.tick)
+        step = await _next_step(reader, environment, found, known)
+        terms = {terms.currency: terms for terms in await invoices.read_terms(reader, account_id)}
+    if step.kind == "cancel" and not step.charge:
+        raise Refusal("not_found", "No invoice is coming.")
+    name = step.denomination
+    balance = state.balances.get(name)
+    if name not in standing.invoiced:
+        try:
+            way = _way_of_renewal(environment, step, standing, state)
+        except Refusal:
+            way = "balance"
+        return Upcoming(as_paid(step, way, balance), way, known)
+    sold = sum(line.amount for line in step.lines if line.denomination == name)
+    agreed = terms[name].taxes if name in terms else None
+    taxes = rules.taxes_of(max(0, sold), rules.settings_of(environment.money).taxes if agreed is None else agreed)
+    total = sold + sum(tax.amount for tax in taxes if not tax.is_inclusive)
+    free = (0 if balance is None else balance.amount) + standing.owed.get(name, 0)
+    return Upcoming(step, None, known, taxes, max(0, min(total, free)))
 
 
 async def renew_now(engine: Engine, unit: Unit, environment: Environment, account_id: int) -> Subscription:

@@ -126,6 +126,11 @@ class Account:
     is_replaying: bool = False
     waiting: int = 0
     """How many of its events are kept aside."""
+    public_id: str | None = None
+    address: Mapping[str, str] | None = None
+    currency: str | None = None
+    organization_id: str | None = None
+    """The organization whose account it is, as tokens name that one."""
     plan: AccountPlan | None = None
     flags: tuple[FlagRow, ...] = ()
 
@@ -329,7 +334,9 @@ async def insert_account(unit: Unit, account: Account) -> None:
     )
 
 
-_SIGNS_OF_USE: Final = ("balance", "event", "refill", "invoice_terms", "invoice", "price_override", "flag_change")
+_SIGNS_OF_USE: Final = (
+    *("balance", "event", "refill", "invoice_terms", "invoice", "price_override", "flag_change", "organization"),
+)
 """Tables with a row of an account that was used since it was opened."""
 
 
@@ -350,7 +357,8 @@ async def delete_opened(unit: Unit, account_id: int) -> bool:
 async def keep_customer(unit: Unit, account_id: int, stripe_id: str) -> str:
     """Note the account's customer at the provider; the one that was noted first stands, and is returned."""
     found: str = await unit.fetchval(
-        "update account set stripe_id = coalesce(stripe_id, $2) where id = $1 returning stripe_id",
+        "update account set stripe_id = coalesce(stripe_id, $2), customer_made = customer_made or stripe_id is null"
+        " where id = $1 returning stripe_id",
         account_id,
         stripe_id,
     )
@@ -367,6 +375,8 @@ async def update_account(
     """
     columns = [name for name in _ACCOUNT_CHANGES if name in changes]
     sets = "".join(f", {name} = ${index}" for index, name in enumerate(columns, 4))
+    if "stripe_id" in changes:
+        sets += ", customer_made = false"
     row = await unit.fetchrow(
         f"with b as (select b.id, {BEFORE} from account b where b.id = $1 for no key update)"
         f" update account a set updated_at = $2, tick = greatest(a.tick + 1, $3){sets} from b where a.id = b.id"
@@ -374,7 +384,7 @@ async def update_account(
         account_id,
         now,
         tick,
-        *(changes[name] for name in columns),
+        *(_stored(changes[name]) for name in columns),
     )
     if row is not None:
         await tell_pauses(unit, account_id, row, changes, now, word)
@@ -400,13 +410,15 @@ async def unpause(unit: Unit, account_id: int, paused_by: str, now: datetime) ->
 
 _ACCOUNT_CHANGES: Final = (
     *("name", "email", "metadata", "stripe_id", "credit_limit", "paused_at", "paused_by", "credit_blocked_at"),
-    *("credit_blocked_by", "capture_suspended", "usage_suspended_at"),
+    *("credit_blocked_by", "capture_suspended", "usage_suspended_at", "public_id", "address", "currency"),
 )
 _ACCOUNT: Final = (
     "select a.id, a.environment_id, e.company_id, a.name, a.email, a.metadata, a.stripe_id, a.credit_limit, a.opened,"
     " a.created_at, a.updated_at, a.paused_at, a.paused_by, a.credit_blocked_at, a.credit_blocked_by,"
     " a.capture_suspended, a.usage_suspended_at, a.replays_to is not null,"
-    " (select count(*) from event x where x.account_id = a.id and x.state = 3), s.plan_id, s.cadence, s.status,"
+    " (select count(*) from event x where x.account_id = a.id and x.state = 3), a.public_id, a.address, a.currency,"
+    " (select g.external_id from organization g where g.account_id = a.id),"
+    " s.plan_id, s.cadence, s.status,"
     " s.renewed_at, s.period_end, s.cancels_at_end, s.updated_at,"
     " coalesce(o.terms, w.terms) -> 'flags' as flags,"
     f" {OWN_FLAGS} as own_flags, e.money -> 'levels' as levels, (select json_object_agg(b.denomination, b.amount)"
@@ -418,10 +430,25 @@ _ACCOUNT: Final = (
 )
 
 
+async def fix_currency(unit: Unit, account_id: int, currency: str) -> None:
+    """Give the account of an organization its currency, with its first subscription; one that it has stays."""
+    await unit.execute(
+        "update account set currency = $2 where id = $1 and currency is null and public_id is not null",
+        account_id,
+        currency,
+    )
+
+
+def _stored(value: object) -> object:
+    """A value as its column keeps it: an address is JSON."""
+    return msgspec.json.encode(value).decode() if isinstance(value, dict) else value
+
+
 def _account(row: Record) -> Account:
     """A row of :data:`_ACCOUNT`: the account's own columns, those of its plan, and what its flags are read off."""
     *values, own, levels, amounts = row
     at = len(values) - len(AccountPlan._fields)
+    values[at - 3] = decoded(values[at - 3]) or None
     plan = None
     if values[at] is not None:
         plan = AccountPlan(*values[at:])._replace(flags=decoded(values[-1]) or {})

@@ -12,9 +12,8 @@ A check is one statement over whole tables, so that ten million events are a mat
 denominator by PostgreSQL and put together exactly here. All checks of an audit must see one snapshot
 (``Database.snapshot``): then they agree while the service writes, since every unit leaves the books in order.
 Hot tables have no foreign keys and no checks of their own; here is where their rules are held. The statements stand in
-``audit_queries``, ``audit_money``, ``audit_plans`` and ``audit_signals``. Sources: design 5, 6, 11 and 12, bar 2.1 to
-2.4, 2.6 and I-64;
-``docs/audit.md`` tells the rules to operators.
+``audit_queries``, ``audit_money``, ``audit_plans``, ``audit_signals`` and ``audit_organizations``. Sources: design 5,
+6, 11 and 12, bar 2.1 to 2.4, 2.6 and I-64; ``docs/audit.md`` tells the rules to operators.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from tenuto.core.plan import plan_terms
 from tenuto.core.rating import Counter, rate
 
 from . import audit_money as money
+from . import audit_organizations as organizations
 from . import audit_plans as plans
 from . import audit_queries as queries
 from . import audit_signals as signals
@@ -120,7 +120,7 @@ async def plan(reader: Reader, *, limit: int = FINDINGS_MAX) -> Plan:
     await reader.execute("set local work_mem = '128MB'")
     await reader.execute("set local enable_nestloop = off")
     counts: dict[str, int] = {}
-    for query in (queries.COUNTS, money.COUNTS, plans.COUNTS, signals.COUNTS):
+    for query in (queries.COUNTS, money.COUNTS, plans.COUNTS, signals.COUNTS, organizations.COUNTS):
         counts.update(await reader.fetchrow(query) or {})
     stride = max(1, counts["events"] // SAMPLED_FROM)
     return Plan(counts, limit, stride, secrets.randbelow(stride))
@@ -156,6 +156,7 @@ _PREFIXES: Final = {
     "link": "pl",
     "step": "ps",
     "grant": "g",
+    "tax number": "txi",
 }
 _PATHS: Final = {
     "account": "{account}",
@@ -183,13 +184,13 @@ def row_name(kind: str, account_id: int, number: int, word: str) -> str:
             return f"{spell('a', account_id)}/{spell('ep', number)}/{word}"
         case "price" | "plan":
             return f"{spell('p' if kind == 'plan' else 'ep', number)}/versions/{word}"
-        case "webhook":
-            return spell("w", number)
+        case "webhook" | "issuer":
+            return spell("w" if kind == "webhook" else "iss", number)
         case "period" | "agreement":
             return f"{spell('a', account_id)}/plan, {kind} {number}"
         case "environment":
             return f"{spell('c', account_id)} ({word})"
-        case "message" | "series" | "notification" | "delivery" | "topic":
+        case "message" | "series" | "notification" | "delivery" | "topic" | "organization" | "clearance":
             return f"environment {account_id}, {kind} {number or ''}{' ' * bool(number)}{word}"
         case _:
             return f"environment {account_id}, idempotency key {word}"
@@ -596,6 +597,17 @@ _SIGNALS: Final = (
     Check("replays", "what is to be taken up of events that wait says up to where", _by_sql(signals.REPLAYS)),
 )
 
+_ORGANIZATIONS: Final = (
+    Check(
+        "organizations",
+        "organizations stand in trees, and who stands at the top has the account",
+        _by_sql(organizations.ORGANIZATIONS),
+    ),
+    Check("tax_ids", "tax numbers are told apart, and looked up until it is known", _by_sql(organizations.TAX_IDS)),
+    Check("issuers", "issuers have the keys that their algorithm takes", _by_sql(organizations.ISSUERS)),
+    Check("clearances", "what was cleared is of organizations that exist", _by_sql(organizations.CLEARANCES)),
+)
+
 CHECKS: Final = (
     Check("balances", "a balance is the sum of its transactions", _by_sql(queries.BALANCES)),
     Check("chain", "transactions are numbered without a gap, each starts where the last ended", _by_sql(queries.CHAIN)),
@@ -627,10 +639,11 @@ CHECKS: Final = (
     *_MONEY,
     *_PLANS,
     *_SIGNALS,
+    *_ORGANIZATIONS,
     Check(
         "ticks",
         "no id of an account lies above its tick",
-        _by_sql(queries.TICKS.format(more=money.GIVEN + plans.GIVEN)),
+        _by_sql(queries.TICKS.format(more=money.GIVEN + plans.GIVEN + organizations.GIVEN)),
     ),
     Check(
         "owners",

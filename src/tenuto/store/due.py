@@ -53,6 +53,8 @@ PLANS: Final = Due(
 )
 GRANTS: Final = Due("balance_grant", "expires_at", "t.closed_at is null")
 INVOICES_TO_DUN: Final = Due("invoice", "next_dunning_at", "t.status = 'open'")
+TAX_IDS: Final = Due("tax_id", "next_at", "true")
+"""Not one of the kinds below: a register answers in real time, and a test clock must not wait for it."""
 
 KINDS: Final = (
     REFILLS_BY_DATE,

@@ -268,6 +268,20 @@ async def list_invoices(reader: Reader, whose: Whose, page: Page, filters: Mappi
     return [_invoice(row) for row in rows]
 
 
+async def read_attempts(reader: Reader, account_id: int) -> dict[int, int]:
+    """How often a card was asked for invoices of an account, by invoice: while it was open, for its currency.
+
+    What comes in pays the oldest first, so a card that is asked for one is asked for all that are open.
+    """
+    rows = await reader.fetch(
+        "select i.id, sum(p.attempts)::bigint from invoice i join payment p on p.account_id = i.account_id"
+        " and p.reason = 'invoice' and p.method = 'card' and p.currency = i.currency and p.created_at >= i.finalized_at"
+        " and (i.paid_at is null or p.created_at <= i.paid_at) where i.account_id = $1 group by i.id",
+        account_id,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 async def save_lines(unit: Unit, invoice: Invoice, lines: Sequence[Line]) -> None:
     """Put lines in the place of those before."""
     await unit.execute(

@@ -268,7 +268,7 @@ async def list_attempts(reader: Reader, account_id: int, payment_id: int) -> lis
 
 
 class StoredCard(NamedTuple):
-    """A payment method of an account. ``gateway_id`` is its id at the provider."""
+    """A payment method of an account. ``gateway_id`` is its id at the provider, ``name`` whose card it says to be."""
 
     account_id: int
     id: int
@@ -279,6 +279,7 @@ class StoredCard(NamedTuple):
     exp_year: int
     is_default: bool
     created_at: datetime
+    name: str | None = None
 
 
 _CARD: Final = "select {} from payment_method m".format(", ".join(f"m.{name}" for name in StoredCard._fields))
@@ -291,7 +292,7 @@ async def insert_card(unit: Unit, card: StoredCard) -> None:
             "update payment_method set is_default = false where account_id = $1 and is_default", card.account_id
         )
     await unit.execute(
-        "insert into payment_method ({}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)".format(
+        "insert into payment_method ({}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)".format(
             ", ".join(StoredCard._fields)
         ),
         *card,
@@ -339,10 +340,14 @@ async def chargeable_card(reader: Reader, account_id: int) -> Chargeable | None:
     return None if row is None else Chargeable(StoredCard(*row[:-2]), row["stripe_id"], row["is_suspended"])
 
 
-async def find_card(reader: Reader, account_id: int, gateway_id: str) -> StoredCard | None:
-    """A card by its id at the provider."""
+async def find_card(reader: Reader, account_id: int, gateway_id: str, *, or_removed: bool = False) -> StoredCard | None:
+    """A card by its id at the provider: one that was not removed, or whether it was or not."""
     row = await reader.fetchrow(
-        f"{_CARD} where m.account_id = $1 and m.gateway_id = $2 and m.removed_at is null", account_id, gateway_id
+        f"{_CARD} where m.account_id = $1 and m.gateway_id = $2 and ($3 or m.removed_at is null)"
+        " order by m.id desc limit 1",
+        account_id,
+        gateway_id,
+        or_removed,
     )
     return None if row is None else StoredCard(*row)
 
@@ -376,10 +381,14 @@ async def remove_card(unit: Unit, account_id: int, card_id: int, now: datetime) 
 
 
 async def forget_cards(unit: Unit, environment_id: int, now: datetime) -> None:
-    """Forget every card of a company's half, and the customers they belong to: they are kept at another provider."""
+    """Forget every card of a company's half, and the customers that were made for them: another provider keeps them.
+
+    A customer may have been made without a card, for a setup intent or a tax number; one that the company named, and
+    that no card was given to, stays.
+    """
     await unit.execute(
-        "update account set stripe_id = null where environment_id = $1"
-        " and id in (select account_id from payment_method)",
+        "update account set stripe_id = null, customer_made = false where environment_id = $1"
+        " and (customer_made or id in (select account_id from payment_method))",
         environment_id,
     )
     await unit.execute(
@@ -569,6 +578,17 @@ async def read_link(reader: Reader, account_id: int, link_id: int) -> Link | Non
         link_id,
     )
     return None if row is None else link_of(row)
+
+
+async def read_invoice_links(reader: Reader, account_id: int, usable_at: datetime) -> dict[int, int]:
+    """The last link to each invoice of an account, by invoice, where it can still be used at a moment of real time."""
+    rows = await reader.fetch(
+        "select invoice_id, max(id) from payment_link where account_id = $1 and kind = 'invoice' and expires_at > $2"
+        " group by invoice_id",
+        account_id,
+        usable_at,
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 async def update_link(unit: Unit, link: Link) -> None:

@@ -126,12 +126,17 @@ create table account (
     usage_suspended_at timestamptz, -- its events are kept aside
     replays_to     bigint,      -- events kept aside up to this id are to be billed, or voided, now
     replays_as     text,        -- replay, void
+    public_id      text        collate "C", -- cus_…: as its own people know it
+    address        json,        -- city, country, line1, line2, postal_code, state
+    currency       text        collate "C", -- fixed with the first subscription of its people
+    customer_made  boolean     not null default false, -- stripe_id was made for it, not named by the company
     constraint account_pkey primary key (id),
     constraint account_credit_limit_positive check (credit_limit >= 0),
     constraint account_environment_fkey foreign key (environment_id) references environment (id)
 ) with (fillfactor = 80);
 create index account_listing on account (environment_id, opened desc, id desc);
 create index account_replays on account (environment_id, id) where replays_to is not null;
+create unique index account_public_id on account (environment_id, public_id) where public_id is not null;
 
 create table balance (
     account_id   bigint      not null,
@@ -306,6 +311,7 @@ create table payment_method (
     is_default  boolean     not null,
     created_at  timestamptz not null,
     removed_at  timestamptz,
+    name        text,       -- the cardholder's
     constraint payment_method_pkey primary key (account_id, id),
     constraint payment_method_account_fkey foreign key (account_id) references account (id)
 );
@@ -1138,3 +1144,81 @@ begin
     where refill.account_id = low.account_id and refill.denomination = low.denomination;
 end
 $$;
+
+-- --- organizations ----------------------------------------------------------------------------------------------------
+
+-- Whose tokens are believed: an issuer and an audience, one algorithm, and the keys. Keys are fetched by a sweep and
+-- never because of a token.
+create table issuer (
+    environment_id  integer     not null,
+    id              bigint      not null,
+    issuer          text        collate "C" not null,
+    audience        text        collate "C" not null,
+    algorithm       text        not null, -- RS256, PS256, ES256, EdDSA, HS256
+    jwks_url        text,
+    keys            json        not null, -- public keys as JWKs, by kid; an object
+    secret          bytea,      -- sealed; of HS256
+    opens           boolean     not null, -- organizations are made at the first sight of a token
+    max_life        integer     not null, -- seconds from iat to exp
+    fetched_at      timestamptz,
+    good_at         timestamptz, -- when a look last gave keys
+    fetch_error     text,
+    next_fetch_at   timestamptz,
+    created_at      timestamptz not null,
+    updated_at      timestamptz,
+    constraint issuer_pkey primary key (environment_id, id),
+    constraint issuer_key unique (issuer, audience),
+    constraint issuer_environment_fkey foreign key (environment_id) references environment (id)
+);
+create index issuer_fetch on issuer (next_fetch_at) where next_fetch_at is not null;
+
+-- An organization as its tokens name it. The one at the top of a tree has the account that pays.
+create table organization (
+    environment_id integer     not null,
+    id             bigint      not null,
+    external_id    text        collate "C" not null, -- the claim id
+    parent_id      bigint,
+    account_id     bigint,
+    name           text        not null,
+    owner_id       text,       -- the claim user_id of who came first
+    created_at     timestamptz not null,
+    updated_at     timestamptz,
+    constraint organization_pkey primary key (environment_id, id),
+    constraint organization_key unique (environment_id, external_id),
+    constraint organization_parent_fkey foreign key (environment_id, parent_id)
+        references organization (environment_id, id)
+);
+create unique index organization_account on organization (account_id) where account_id is not null;
+create index organization_children on organization (environment_id, parent_id) where parent_id is not null;
+
+-- Tax numbers of an account. status: pending, verified, unverified, unavailable.
+create table tax_id (
+    account_id       bigint      not null,
+    id               bigint      not null,
+    environment_id   integer     not null,
+    gateway_id       text        collate "C",
+    type             text        not null,
+    value            text        not null,
+    country          text        not null,
+    status           text        not null,
+    verified_name    text,
+    verified_address text,
+    tries            integer     not null default 0,
+    next_at          timestamptz,
+    created_at       timestamptz not null,
+    deleted_at       timestamptz,
+    constraint tax_id_pkey primary key (account_id, id),
+    constraint tax_id_account_fkey foreign key (account_id) references account (id)
+);
+create unique index tax_id_value on tax_id (account_id, type, value) where deleted_at is null;
+create index tax_id_due on tax_id (environment_id, next_at) where next_at is not null;
+
+-- How many of something an organization will have once what was cleared lately is made.
+create table clearance (
+    environment_id  integer     not null,
+    organization_id bigint      not null,
+    basename        text        collate "C" not null,
+    expected        bigint      not null,
+    until           timestamptz not null, -- real time
+    constraint clearance_pkey primary key (environment_id, organization_id, basename)
+);

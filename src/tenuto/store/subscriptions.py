@@ -535,6 +535,8 @@ async def carry_out(
             again = replace(effect.subscription, next_at=unpaid.payment.next_attempt_at)
             effect = effect._replace(subscription=again)
     await write_effects(unit, [Written(step, effect, state, state.environment_id, payment_id)], now)
+    if step.kind == "start" and terms.charges_money:
+        await accounts.fix_currency(unit, account_id, terms.denomination)
     if is_late and effect.subscription.status == "active":
         await accounts.unpause(unit, account_id, "plan", now)
     if step.kind != "refill" and (standing.has_plan_refills or any(one.refill for one in terms.balances.values())):
@@ -643,6 +645,16 @@ async def read_subscription(reader: Reader, account_id: int) -> Subscription | N
     """The plan an account is on, or was on last."""
     row = await reader.fetchrow(f"{_SELECT} where s.account_id = $1", account_id)
     return None if row is None else _of_row(row)
+
+
+async def read_begun(reader: Reader, account_id: int) -> int | None:
+    """What the plan that an account is on began with: the payment of its first step, else that step; None: nothing."""
+    found: int | None = await reader.fetchval(
+        "select coalesce(payment_id, id) from subscription_step where account_id = $1 and kind = 'start'"
+        " order by id desc limit 1",
+        account_id,
+    )
+    return found
 
 
 async def read_subscriptions(reader: Reader, account_ids: Sequence[int]) -> dict[int, Subscription]:
