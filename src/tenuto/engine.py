@@ -184,11 +184,26 @@ class Engine:
         self._making_gateway = asyncio.Lock()
 
     @classmethod
-    async def open(cls, settings: Settings, dsn: str) -> Engine:
-        """Connect and look at the clock. Raises UnsafeServer or Unavailable."""
+    async def open(cls, settings: Settings, dsn: str, *, patience: float = 0) -> Engine:
+        """Connect and look at the clock, trying for ``patience`` seconds. Raises UnsafeServer or Unavailable."""
+        give_up_at = time.monotonic() + patience
+        while True:
+            try:
+                return await cls._opened(settings, dsn)
+            except Unavailable:
+                if time.monotonic() >= give_up_at:
+                    raise
+                await asyncio.sleep(0.1)
+
+    @classmethod
+    async def _opened(cls, settings: Settings, dsn: str) -> Engine:
         database = await Database.connect(dsn)
         clock = DatabaseClock(database)
-        await clock.look()
+        try:
+            await clock.look()
+        except Unavailable:
+            await database.close()
+            raise
         return cls(settings, database, clock)
 
     async def close(self) -> None:

@@ -37,6 +37,8 @@ COURIER_NICENESS: Final = 10
 """Webhooks are delivered with what the workers leave of the processor."""
 KEYS_SECONDS: Final = 10.0
 """How long an issuer may take to show its keys."""
+START_SECONDS: Final = 10.0
+"""How long a process waits at its start for a database that is starting itself."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -232,7 +234,7 @@ def run_courier() -> None:
         stopping = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
-        engine = await Engine.open(settings, settings.database)
+        engine = await Engine.open(settings, settings.database, patience=START_SECONDS)
         egress = Egress(allow_private=settings.may_call_near, connections_max=UNDER_WAY_MAX)
         # Keys of issuers have a door of their own: no receiver of webhooks that hangs is in their way.
         keys = Egress(allow_private=settings.may_call_near, total_seconds=KEYS_SECONDS)
@@ -299,7 +301,7 @@ def run_worker() -> None:
     running: list[tuple[Engine, Clockwork]] = []
 
     async def open_engine() -> Engine:
-        engine = await Engine.open(settings, settings.database)
+        engine = await Engine.open(settings, settings.database, patience=START_SECONDS)
         engine.lanes = open_lanes(engine)
         engine.lanes.start()
         clockwork = Clockwork(engine)
