@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -190,14 +191,8 @@ def lapse(company: Company, account: str) -> None:
 @pytest.fixture
 async def books_open(books: Server) -> AsyncIterator[asyncpg.Connection]:
     """A connection in a transaction that is rolled back: what a test breaks, nobody ever sees."""
-    connection = await asyncpg.connect(books.dsn)
-    transaction = connection.transaction(isolation="repeatable_read")
-    await transaction.start()
-    try:
+    async with torn_open(books.dsn) as connection:
         yield connection
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 async def findings(connection: asyncpg.Connection, only: str | None = None) -> dict[str, list[audit.Finding]]:
@@ -224,6 +219,40 @@ class Wrong(NamedTuple):
     check: str
     sql: str
     first: str = ""
+
+
+@asynccontextmanager
+async def torn_open(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection in a transaction that is rolled back: what a test breaks, nobody ever sees."""
+    connection = await asyncpg.connect(dsn)
+    transaction = connection.transaction(isolation="repeatable_read")
+    await transaction.start()
+    try:
+        yield connection
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+async def expect_clean(connection: asyncpg.Connection) -> audit.Plan:
+    """No check finds anything in the books; what they hold is counted."""
+    planned = await audit.plan(connection)
+    found = [outcome async for outcome in audit.outcomes(connection, planned)]
+    assert [finding for outcome in found for finding in outcome.findings] == []
+    return planned
+
+
+async def expect_named(connection: asyncpg.Connection, wrong: Wrong) -> None:
+    """The row that was made wrong is named by its check, with what stands there and what should."""
+    if wrong.first:
+        await connection.execute(wrong.first)
+    row = await connection.fetchrow(wrong.sql)
+    assert row is not None, "the books have no such row"
+
+    found = (await findings(connection, wrong.check)).get(wrong.check, [])
+
+    assert audit.row_name(*row) in {finding.row for finding in found}, found
+    assert all(finding.stored and finding.expected for finding in found)
 
 
 def balance(change: str) -> str:
@@ -556,16 +585,7 @@ WRONGS = {
 
 @pytest.mark.parametrize("name", WRONGS)
 async def test_a_wrong_fact_is_named(books_open: asyncpg.Connection, name: str) -> None:
-    wrong = WRONGS[name]
-    if wrong.first:
-        await books_open.execute(wrong.first)
-    row = await books_open.fetchrow(wrong.sql)
-    assert row is not None, "the books have no such row"
-
-    found = (await findings(books_open, wrong.check)).get(wrong.check, [])
-
-    assert audit.row_name(*row) in {finding.row for finding in found}, found
-    assert all(finding.stored and finding.expected for finding in found)
+    await expect_named(books_open, WRONGS[name])
 
 
 async def test_data_that_cannot_be_computed_with_is_a_finding(books_open: asyncpg.Connection) -> None:
@@ -675,6 +695,6 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_check_has_a_wrong_fact_that_it_names() -> None:
-    elsewhere = {*MONEY_CHECKS, *PLAN_CHECKS, *SIGNAL_CHECKS, *ORGANIZATION_CHECKS}
+    elsewhere = {*MONEY_CHECKS, *PLAN_CHECKS, *SIGNAL_CHECKS, *ORGANIZATION_CHECKS, "activity"}
     known = {wrong.check for wrong in WRONGS.values()} | elsewhere
     assert known == {check.name for check in audit.CHECKS}

@@ -9,7 +9,7 @@ import pytest
 
 from tenuto.store import audit
 from tests.money_books import Money, money_books
-from tests.store.test_audit import MONEY_CHECKS, Wrong, findings
+from tests.store.test_audit import MONEY_CHECKS, Wrong, expect_clean, expect_named, findings, torn_open
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +21,12 @@ async def money(new_database: Callable[[str], str]) -> AsyncIterator[Money]:
 @pytest.fixture
 async def books(money: Money) -> AsyncIterator[asyncpg.Connection]:
     """A connection in a transaction that is rolled back: what a test breaks, nobody ever sees."""
-    connection = await asyncpg.connect(money.engine.settings.database)
-    transaction = connection.transaction(isolation="repeatable_read")
-    await transaction.start()
-    try:
+    async with torn_open(money.engine.settings.database) as connection:
         yield connection
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 async def test_books_in_which_money_moved_are_clean(books: asyncpg.Connection) -> None:
-    planned = await audit.plan(books)
-    found = [outcome async for outcome in audit.outcomes(books, planned)]
-
-    assert [finding for outcome in found for finding in outcome.findings] == []
+    planned = await expect_clean(books)
     counted = ("cards", "payments", "refunds", "refills", "invoices", "credit_notes", "notifications", "deliveries")
     assert all(planned.counts[name] for name in counted), planned.counts
 
@@ -360,16 +351,7 @@ WRONGS = {
 
 @pytest.mark.parametrize("name", WRONGS)
 async def test_a_wrong_fact_about_money_is_named(books: asyncpg.Connection, name: str) -> None:
-    wrong = WRONGS[name]
-    if wrong.first:
-        await books.execute(wrong.first)
-    row = await books.fetchrow(wrong.sql)
-    assert row is not None, "the books have no such row"
-
-    found = (await findings(books, wrong.check)).get(wrong.check, [])
-
-    assert audit.row_name(*row) in {finding.row for finding in found}, found
-    assert all(finding.stored and finding.expected for finding in found)
+    await expect_named(books, WRONGS[name])
 
 
 def test_every_rule_about_money_has_a_wrong_fact_that_it_names() -> None:

@@ -20,7 +20,15 @@ from tests.conftest import MadeUpClock
 from tests.inside import Inside
 from tests.simulated import Simulated
 from tests.store.plan_world import FREE, PlanWorld
-from tests.store.test_audit import ORGANIZATION_CHECKS, ORGANIZATION_COUNTS, Wrong, account, findings
+from tests.store.test_audit import (
+    ORGANIZATION_CHECKS,
+    ORGANIZATION_COUNTS,
+    Wrong,
+    account,
+    expect_clean,
+    expect_named,
+    torn_open,
+)
 from tests.store.test_audit_money import dropped
 
 KEY: Final = {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
@@ -139,21 +147,12 @@ async def number_everything(world: Customers, account_id: int) -> None:
 @pytest.fixture
 async def books(world: Customers) -> AsyncIterator[asyncpg.Connection]:
     """A connection in a transaction that is rolled back: what a test breaks, nobody ever sees."""
-    connection = await asyncpg.connect(world.engine.settings.database)
-    transaction = connection.transaction(isolation="repeatable_read")
-    await transaction.start()
-    try:
+    async with torn_open(world.engine.settings.database) as connection:
         yield connection
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 async def test_books_of_organizations_are_clean(books: asyncpg.Connection) -> None:
-    planned = await audit.plan(books)
-    found = [outcome async for outcome in audit.outcomes(books, planned)]
-
-    assert [finding for outcome in found for finding in outcome.findings] == []
+    planned = await expect_clean(books)
     assert all(planned.counts[name] for name in ORGANIZATION_COUNTS), planned.counts
 
 
@@ -329,16 +328,7 @@ WRONGS = {
 
 @pytest.mark.parametrize("name", WRONGS)
 async def test_a_wrong_fact_about_organizations_is_named(books: asyncpg.Connection, name: str) -> None:
-    wrong = WRONGS[name]
-    if wrong.first:
-        await books.execute(wrong.first)
-    row = await books.fetchrow(wrong.sql)
-    assert row is not None, "the books have no such row"
-
-    found = (await findings(books, wrong.check)).get(wrong.check, [])
-
-    assert audit.row_name(*row) in {finding.row for finding in found}, found
-    assert all(finding.stored and finding.expected for finding in found)
+    await expect_named(books, WRONGS[name])
 
 
 def test_every_rule_about_organizations_has_a_wrong_fact_that_it_names() -> None:

@@ -25,7 +25,7 @@ from tests.conftest import MadeUpClock
 from tests.inside import event
 from tests.simulated import Simulated
 from tests.store.plan_world import BASIC, BY_TOKEN, FREE, PRICE, PRO, YEARLY, PlanWorld
-from tests.store.test_audit import PLAN_CHECKS, Wrong, findings
+from tests.store.test_audit import PLAN_CHECKS, Wrong, expect_clean, expect_named, torn_open
 from tests.store.test_audit_money import dropped, first, moved
 
 RICH: Final[dict[str, Any]] = {
@@ -224,21 +224,12 @@ async def leave(world: Plans) -> None:
 @pytest.fixture
 async def books(world: Plans) -> AsyncIterator[asyncpg.Connection]:
     """A connection in a transaction that is rolled back: what a test breaks, nobody ever sees."""
-    connection = await asyncpg.connect(world.engine.settings.database)
-    transaction = connection.transaction(isolation="repeatable_read")
-    await transaction.start()
-    try:
+    async with torn_open(world.engine.settings.database) as connection:
         yield connection
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 async def test_books_in_which_plans_did_everything_are_clean(books: asyncpg.Connection) -> None:
-    planned = await audit.plan(books)
-    found = [outcome async for outcome in audit.outcomes(books, planned)]
-
-    assert [finding for outcome in found for finding in outcome.findings] == []
+    planned = await expect_clean(books)
     counted = ("plans", "plan_versions", "agreed_terms", "subscriptions", "periods", "steps", "grants", "notifications")
     assert all(planned.counts[name] for name in counted), planned.counts
 
@@ -566,16 +557,7 @@ WRONGS: Final = {
 
 @pytest.mark.parametrize("name", WRONGS)
 async def test_a_wrong_fact_about_plans_is_named(books: asyncpg.Connection, name: str) -> None:
-    wrong = WRONGS[name]
-    if wrong.first:
-        await books.execute(wrong.first)
-    row = await books.fetchrow(wrong.sql)
-    assert row is not None, "the books have no such row"
-
-    found = (await findings(books, wrong.check)).get(wrong.check, [])
-
-    assert audit.row_name(*row) in {finding.row for finding in found}, found
-    assert all(finding.stored and finding.expected for finding in found)
+    await expect_named(books, WRONGS[name])
 
 
 def test_every_rule_about_plans_has_a_wrong_fact_that_it_names() -> None:

@@ -23,7 +23,7 @@ from tenuto.store.deliveries import Attempt, Ended
 from tenuto.store.pauses import BY_HAND
 from tests.conftest import SECRET_KEY, MadeUpClock
 from tests.inside import Inside, event
-from tests.store.test_audit import SIGNAL_CHECKS, SIGNAL_COUNTS, Wrong, findings
+from tests.store.test_audit import SIGNAL_CHECKS, SIGNAL_COUNTS, Wrong, expect_clean, expect_named, torn_open
 from tests.store.test_audit_money import dropped
 
 URL: Final = "https://{}.example.com/hook"
@@ -225,21 +225,12 @@ async def wait_for_good(told: Told, account_id: int) -> None:
 @pytest.fixture
 async def books(told: Told) -> AsyncIterator[asyncpg.Connection]:
     """A connection in a transaction that is rolled back: what a test breaks, nobody ever sees."""
-    connection = await asyncpg.connect(told.engine.settings.database)
-    transaction = connection.transaction(isolation="repeatable_read")
-    await transaction.start()
-    try:
+    async with torn_open(told.engine.settings.database) as connection:
         yield connection
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 async def test_books_in_which_everything_was_told_are_clean(books: asyncpg.Connection) -> None:
-    planned = await audit.plan(books)
-    found = [outcome async for outcome in audit.outcomes(books, planned)]
-
-    assert [finding for outcome in found for finding in outcome.findings] == []
+    planned = await expect_clean(books)
     assert all(planned.counts[name] for name in SIGNAL_COUNTS), planned.counts
 
 
@@ -559,16 +550,7 @@ WRONGS: Final = {
 
 @pytest.mark.parametrize("name", WRONGS)
 async def test_a_wrong_fact_about_signals_is_named(books: asyncpg.Connection, name: str) -> None:
-    wrong = WRONGS[name]
-    if wrong.first:
-        await books.execute(wrong.first)
-    row = await books.fetchrow(wrong.sql)
-    assert row is not None, "the books have no such row"
-
-    found = (await findings(books, wrong.check)).get(wrong.check, [])
-
-    assert audit.row_name(*row) in {finding.row for finding in found}, found
-    assert all(finding.stored and finding.expected for finding in found)
+    await expect_named(books, WRONGS[name])
 
 
 def test_every_rule_about_signals_has_a_wrong_fact_that_it_names() -> None:
