@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format-check lint types house coverage format bench lock clean
+.PHONY: help setup demo serve test check format-check lint types house coverage format bench screens lock clean
 
 help: ## Print this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +111,9 @@ serve: setup ## Start the service. ARGS="--port 8080 --data DIR" and so on.
 
 bench: setup ## Measure throughput and latency on this machine.
 	@$(BIN)/tenuto bench $(ARGS)
+
+screens: setup ## Make pictures of every screen of the console, in build/screens. Needs Chromium.
+	@$(BIN)/python -m tests.console.screens $(ARGS)
 
 # --- checking --------------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,23 @@ class Company:
         assert reply.status == 200, reply
         return str(reply.data["payment"]["id"])
 
+    def refund(self, payment_id: str, amount: int = 1) -> str:
+        """The id of a new refund of a payment."""
+        reply = self.call("POST", f"/v1/payments/{payment_id}/refund", {"amount": amount, "reason": "goodwill"})
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
+    def credit_note(self, invoice_id: str, amount: int = 1) -> str:
+        """The id of a new credit note of an invoice."""
+        body = {"amount": amount, "reason": "outage"}
+        reply = self.call("POST", f"/v1/invoices/{invoice_id}/credit_notes", body)
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
+    def moved(self, account_id: str) -> str:
+        """The id of the newest transaction of an account."""
+        return str(self.call("GET", f"/v1/accounts/{account_id}/transactions?limit=1").data[0]["id"])
+
     def start(self, account_id: str, plan_id: str, **more: object) -> str:
         """The id of a plan that an account begins with, or changes to as ``more`` says."""
         reply = self.call("POST", f"/v1/accounts/{account_id}/changeplan", {"plan_id": plan_id, **more})
@@ -207,6 +224,12 @@ class Company:
             **(fields or {"algorithm": "EdDSA", "keys": [key]}),
         }
         reply = self.call("POST", "/v1/companies/{company}/issuers", body)
+        assert reply.status == 200, reply
+        return str(reply.data["id"])
+
+    def invite(self, email: str = "grace@example.com", role: str = "support") -> str:
+        """The id of a user who is invited."""
+        reply = self.call("POST", "/v1/companies/{company}/users", {"email": email, "role": role})
         assert reply.status == 200, reply
         return str(reply.data["id"])
 

@@ -73,6 +73,18 @@ from generate_series($3::bigint, $4::bigint) as g,
 """
 
 
+HISTORY_MICROSECONDS: Final = 90 * 86_400 * 10**6
+_MOMENT: Final = "to_timestamp(($2 + g * $5) / 1000000.0)"
+_HISTORY_EVENTS: Final = (
+    _PRELOAD_EVENTS.replace("$2 + g", "$2 + g * $5")
+    .replace("like_this.occurred_at, like_this.recorded_at", f"{_MOMENT}, {_MOMENT}")
+    .replace("like_this.type", "(array['tokens', 'chat', 'embed', 'image'])[1 + g % 4]")
+)
+_HISTORY_TRANSACTIONS: Final = _PRELOAD_TRANSACTIONS.replace("$2 + g", "$2 + g * $5").replace(
+    "like_this.recorded_at", _MOMENT
+)
+
+
 class Timed(NamedTuple):
     """How often something was done in so many seconds, and how long one took."""
 
@@ -178,6 +190,19 @@ class Rows:
             bounds = (start + 1, min(count, start + PRELOAD_STEP))
             for statement in (_PRELOAD_EVENTS, _PRELOAD_TRANSACTIONS):
                 self._do(self._connection.execute(statement, self._ids, base, *bounds))
+        for table in ("event", "transaction"):
+            self._do(self._connection.execute(f"vacuum (analyze) {table}"))
+        self._do(self._connection.execute("checkpoint"))
+
+    def store_history(self, count: int, say: Callable[[int], None]) -> None:
+        """Store events of the last ninety days, each with a transaction, over time and accounts evenly."""
+        began = microseconds(datetime.now(UTC)) - HISTORY_MICROSECONDS
+        step = max(1, HISTORY_MICROSECONDS // max(1, count))
+        for start in range(0, count, PRELOAD_STEP):
+            bounds = (start + 1, min(count, start + PRELOAD_STEP))
+            for statement in (_HISTORY_EVENTS, _HISTORY_TRANSACTIONS):
+                self._do(self._connection.execute(statement, self._ids, began, *bounds, step))
+            say(bounds[1])
         for table in ("event", "transaction"):
             self._do(self._connection.execute(f"vacuum (analyze) {table}"))
         self._do(self._connection.execute("checkpoint"))

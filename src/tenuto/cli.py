@@ -114,6 +114,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     companies: Annotated[int, typer.Option(min=1, help="Companies that those accounts are spread over.")] = 40,
     webhooks: Annotated[int, typer.Option(min=0, help="Instead, so many notifications to twenty webhooks.")] = 0,
     topics: Annotated[bool, typer.Option("--topics", help="Instead, what it costs that somebody listens.")] = False,
+    console: Annotated[int, typer.Option(min=0, help="Instead, the console's pages with so many events stored.")] = 0,
 ) -> None:
     """Measure this machine: a temporary database, Tenuto's own load, and what the same rows cost without Tenuto."""
     import msgspec
@@ -133,6 +134,9 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     if topics:
         _bench_topics((seconds, rounds, accounts, data), json)
         return
+    if console:
+        _bench_console((console, accounts, data), json)
+        return
     names = frozenset(name.strip() for name in only.split(",") if name.strip())
     if unknown := names - {scenario.name for scenario in benches.SCENARIOS}:
         fail(f"{', '.join(sorted(unknown))}: only {', '.join(s.name for s in benches.SCENARIOS)} can be measured.")
@@ -142,6 +146,21 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter an option
     except RuntimeError as error:
         fail(str(error))
     benches.show(report, Console(width=None if sys.stdout.isatty() else 160))
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+
+
+def _bench_console(asked: tuple[int, int, str | None], json: Path | None) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from tenuto.bench_console import Ask, run_console, show_console
+
+    try:
+        report = run_console(Ask(*asked), Console(stderr=True))
+    except RuntimeError as error:
+        fail(str(error))
+    show_console(report, Console())
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 

@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from tenuto.demo_plans import on_plans
 from tenuto.demo_signals import on_signals
-from tenuto.demo_story import Company, StepFailed, Story, check, until
+from tenuto.demo_story import EMAIL, Company, StepFailed, Story, check, until
 from tenuto.engine import Settings
 from tenuto.importer import Columns, Import, Source, show_import
 from tenuto.server import Server, wait_until_ready
@@ -405,7 +405,8 @@ def run_demo(data: Path, *, port: int | None, usage: Path | None, is_once: bool)
 def _stay(console: Console, server: Server, company: Company, account: str) -> None:
     """Say how to go on, and serve until SIGINT or SIGTERM."""
     lines = (
-        f"Address   {server.url}   (API: {server.url}/docs)",
+        f"Console   {server.url}   sign in as {EMAIL} with the password: {company.password}",
+        f"API       {server.url}/docs",
         f"Company   {company.id}",
         f"Key       {company.key}",
         "",

@@ -56,16 +56,16 @@ def check(is_true: bool, what: str, found: object = "") -> None:  # noqa: FBT001
         raise StepFailed(f"{what} ({found})" if found != "" else what)
 
 
+EMAIL: Final = "demo@example.com"
+
+
 class Company:
     """The demo's company, as its engineers would call the service."""
 
     def __init__(self, url: str) -> None:
         self.door, self.id = Connection(url), ""
-        opened = self.ask(
-            "POST",
-            "/v1/companies",
-            {"name": "Demo", "email": "demo@example.com", "password": f"demo {secrets.token_hex(12)}"},
-        )
+        self.password = f"demo {secrets.token_hex(6)}"
+        opened = self.ask("POST", "/v1/companies", {"name": "Demo", "email": EMAIL, "password": self.password})
         self.id, self.door.key = opened["id"], opened["api_key"]
 
     @property

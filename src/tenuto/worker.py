@@ -19,6 +19,7 @@ from tenuto import metrics
 from tenuto.engine import DatabaseClock, Engine
 from tenuto.lanes import Lost, Overloaded
 from tenuto.service.accounts import note_keys_used
+from tenuto.service.activity import seal_activity
 from tenuto.service.cards import customer_of
 from tenuto.service.deliveries import forget_notifications
 from tenuto.service.grants import expire_grants
@@ -30,6 +31,7 @@ from tenuto.service.refunds import refund_due
 from tenuto.service.renewals import renew_due
 from tenuto.service.tax_ids import verify_due
 from tenuto.service.usage import release_expired, replay_suspended
+from tenuto.service.users import forget_sessions
 from tenuto.store.database import Unavailable
 
 LIMIT: Final = 500
@@ -76,6 +78,8 @@ SWEEPS: Final = (
     Sweep("note_keys_used", note_keys_used, 30.0),
     Sweep("forget_notifications", forget_notifications, 600.0),
     Sweep("forget_answers", forget_answers, 600.0),
+    Sweep("forget_sessions", forget_sessions, 600.0),
+    Sweep("seal_activity", seal_activity, 2.0),
 )
 
 

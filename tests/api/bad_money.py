@@ -304,6 +304,18 @@ LINK_ROWS: Final = (
     at("account link: a company that is none", "POST", "/v1/companies/c_00000000/payment_links", PERSON, "not_found"),
 )
 
+PORTAL: Final = ACCOUNT + "/portal_links"
+PORTAL_ROWS: Final = (
+    *bodies("portal link", "POST", PORTAL, can_be_none=True),
+    *nowhere("portal link", "POST", PORTAL, {}),
+    *numbers("portal link", "POST", PORTAL, {}, "expires_in_seconds", least=300, most=2_592_000, can_be_null=True),
+    at("portal link: back to http", "POST", PORTAL, {"return_url": "http://example.com"}, field="return_url"),
+    at("portal link: origins no list", "POST", PORTAL, {"embed_origins": "https://a.com"}, field="embed_origins"),
+    at("portal link: a number", "POST", PORTAL, {"embed_origins": [5]}, field="embed_origins[0]"),
+    at("portal link: a path", "POST", PORTAL, {"embed_origins": ["https://a.com/b"]}, field="embed_origins[0]"),
+    at("portal link: two in one", "POST", PORTAL, {"embed_origins": ["https://a.com *"]}, field="embed_origins[0]"),
+)
+
 STRIPE: Final = COMPANY + "/stripe/test"
 STRIPE_ROWS: Final = (
     *(
@@ -344,5 +356,6 @@ MONEY: Final[tuple[Bad, ...]] = (
     *OPENING_ROWS,
     *CAPTURE_ROWS,
     *LINK_ROWS,
+    *PORTAL_ROWS,
     *STRIPE_ROWS,
 )

@@ -92,7 +92,9 @@ def pages(company: Company, path: str, limit: int) -> list[list[Any]]:
 
 
 def test_a_company_begins_with_a_key(client: Client) -> None:
-    reply = client.call("POST", "/v1/companies", {"name": "Acme", "email": "Owner@Example.com", "password": "x" * 12})
+    reply = client.call(
+        "POST", "/v1/companies", {"name": "Acme", "email": "Owner@Example.com", "password": "plain words!"}
+    )
 
     assert reply.status == 200
     assert set(reply.data) == {"id", "name", "mode", "api_key", "user"}
@@ -235,6 +237,8 @@ def test_every_path_form_is_served(company: Company, form: str) -> None:
     ids |= {"account_price_id": company.agreed_price(account, "A", "credits", "1"), "name": "seats"}
     ids["webhook_id"], ids["notification_id"] = company.listening_webhook(account)
     ids["issuer_id"], ids["external_id"] = company.issuer(), company.organization()
+    ids |= {"refund_id": company.refund(ids["payment_id"]), "credit_note_id": company.credit_note(ids["invoice_id"])}
+    ids["transaction_id"] = company.moved(account)
     company.start(account, ids["plan_id"])
     for route in ROUTES:
         if route.method == "GET" and not route.family:
@@ -1046,9 +1050,12 @@ def test_transactions_are_listed_newest_first_with_filters(company: Company) -> 
     assert [one["seq"] for one in company.call("GET", f"{mine}?book=usage").data] == [3, 2]
     assert [one["denomination"] for one in company.call("GET", f"{mine}?type=ADJUSTMENT").data] == ["USD", "credits"]
     assert company.call("GET", f"{mine}?to=2020-01-01T00:00:00Z").data == []
-    whole = company.call("GET", "/v1/companies/{company}/transactions").data
+    everybody = "/v1/companies/{company}/transactions"
+    whole = company.call("GET", everybody).data
     assert len(whole) == 5
     assert {one["account_id"] for one in whole} == {account, other}
+    assert company.call("GET", f"{everybody}?account_id={account}").data == listed
+    assert company.call("GET", f"{everybody}?account_id={account}&book=usage&limit=1").data == listed[:1]
     for path in (mine, "/v1/companies/{company}/transactions"):
         every = [one["id"] for one in company.call("GET", path).data]
         assert [one["id"] for page in pages(company, path, 2) for one in page] == every

@@ -25,13 +25,18 @@ UNKNOWN: Final = {
     "company_id": "c_00000000",
     "account_id": "a_00000000",
     "event_id": "e_000000000000000000",
+    "transaction_id": "t_000000000000000000",
+    "cause_id": "pay_000000000000000000",
     "price_id": "ep_00000000",
     "account_price_id": "ep_00000000",
     "plan_id": "p_00000000",
     "key_id": "k_00000000",
+    "user_id": "u_00000000",
     "invoice_id": "inv_000000000000000000",
     "card_id": "card_000000000000000000",
     "payment_id": "pay_000000000000000000",
+    "refund_id": "re_000000000000000000",
+    "credit_note_id": "cn_000000000000000000",
     "grant_id": "g_000000000000000000",
     "webhook_id": "w_00000000",
     "notification_id": "wd_000000000000000000",
@@ -39,7 +44,8 @@ UNKNOWN: Final = {
 }
 OURS: Final = [route for route in ROUTES if not route.family]  # the others: test_organization_matrix
 NO_IDS: Final = frozenset({"denomination", "name", "position", "mode", "topic", "external_id"})
-ID_KINDS: Final = frozenset({"account_id", "event_id"})
+SHARED: Final = frozenset({"company_id", "user_id"})
+ID_KINDS: Final = frozenset({"account_id", "event_id", "cause_id", "plan_id"})
 
 
 class Side(NamedTuple):
@@ -90,6 +96,7 @@ def populated(company: Company, *, live: bool) -> Side:
         assert company.send(account, type="CHAT", quantity=999, gate_on_balance=True).status == 402
     company.call("POST", "/v1/companies/{company}/keys", {"name": "another"})
     keys = company.call("GET", "/v1/companies/{company}/keys")
+    card, payment = company.card(account), [company.deposit(account) for _ in range(2)][-1]
     ids = {
         "company_id": company.id,
         "account_id": account,
@@ -98,16 +105,20 @@ def populated(company: Company, *, live: bool) -> Side:
         "account_price_id": [company.agreed_price(account, kind, "credits", "2") for kind in ("DRAW", "SING")][-1],
         "plan_id": plan,
         "key_id": keys.data[0]["id"],
+        "user_id": [company.invite(f"{name}-{live}@example.com") for name in ("grace", "sue")][-1],
         "denomination": "credits",
         "name": "seats",
         "invoice_id": [company.invoice(account) for _ in range(2)][-1],
         "position": "1",
-        "card_id": company.card(account),
-        "payment_id": [company.deposit(account) for _ in range(2)][-1],
+        "card_id": card,
+        "payment_id": payment,
+        "cause_id": payment,
+        "transaction_id": company.moved(account),
         "grant_id": [company.grant(account) for _ in range(2)][-1],
         "mode": "live" if live else "test",
         "topic": "balance_change",
     }
+    ids["refund_id"], ids["credit_note_id"] = company.refund(payment), company.credit_note(ids["invoice_id"])
     for scheme in ("snow_white", "ariel"):
         company.start(account, plan, scheme=scheme)
     for seats in (5, 8):
@@ -177,8 +188,8 @@ def seen(reply: Reply) -> tuple[int, Any]:
         pytest.param(place, whose, id=f"{place.route.method} {place.route.path} {place.where} {place.name} of {whose}")
         for place in MATRIX
         for whose in ("another company", "the live half")
-        # The halves of a company share its id: which half a call is about is said by the key.
-        if (place.kind, whose) != ("company_id", "the live half")
+        # The halves of a company share its id and its users: which half a call is about is said by the key.
+        if place.kind not in SHARED or whose != "the live half"
     ],
 )
 async def test_a_foreign_id_is_as_unknown_as_one_that_never_was(world: World, position: Position, whose: str) -> None:
@@ -206,7 +217,7 @@ async def test_a_foreign_id_is_as_unknown_as_one_that_never_was(world: World, po
 @pytest.mark.parametrize("whose", ["another company", "the live half"])
 def test_our_lists_hold_nothing_of_theirs(world: World, whose: str) -> None:
     theirs = world.foreign[whose].ids
-    hidden = [id for name, id in theirs.items() if name != "company_id" and name not in NO_IDS]
+    hidden = [id for name, id in theirs.items() if name not in SHARED and name not in NO_IDS]
     for route in OURS:
         if route.method == "GET":
             reply = world.ours.company.call("GET", f"/v1{route.path.format(**world.ours.ids)}")

@@ -38,7 +38,10 @@ UNREADABLE: Final = {"invalid_json", "duplicate_key", "unsupported_media_type", 
 """What a request made after the schema is never refused for."""
 
 
-_ELSEWHERE: Final = {"gateway_mismatch", "link_not_usable", "offer_void"}
+_ELSEWHERE: Final = {
+    *("gateway_mismatch", "link_not_usable", "offer_void"),
+    *("sign_in_failed", "code_needed", "sign_in_delayed", "foreign_form"),
+}
 """Refusals that stand in a payment or on a hosted page, not in an answer of a route."""
 
 
@@ -69,6 +72,7 @@ def described(service: Server) -> Iterator[Service]:
             "account_price_id": company.agreed_price(account, "OTHER", "credits", "2"),
             "plan_id": company.plan(),
             "key_id": keys.data[0]["id"],
+            "user_id": company.invite("sue@example.com"),
             "denomination": "credits",
             "name": "seats",
             "invoice_id": company.invoice(account),
@@ -81,6 +85,11 @@ def described(service: Server) -> Iterator[Service]:
         }
         ids["webhook_id"], ids["notification_id"] = company.listening_webhook(account)
         ids["issuer_id"], ids["external_id"] = company.issuer(), company.organization()
+        ids["refund_id"], ids["credit_note_id"] = (
+            company.refund(ids["payment_id"]),
+            company.credit_note(ids["invoice_id"]),
+        )
+        ids["transaction_id"] = company.moved(account)
         company.start(account, ids["plan_id"])
         # The first PDF of a process loads its fonts; that is not what is measured here.
         assert company.call("GET", f"/v1/invoices/{ids['invoice_id']}/pdf").status == 200
@@ -208,6 +217,7 @@ def test_the_examples_run(service: Server, route: Route) -> None:
             "price_id": company.price("OTHER", "credits", "1"),
             "account_price_id": company.agreed_price(account, "OTHER", "credits", "2"),
             "plan_id": company.plan(balances={"tokens": {"amount": 1000}}),
+            "user_id": company.invite("sue@example.com"),
             "denomination": "new" if route.method == "POST" else "credits",
             "name": "seats",
             "invoice_id": company.invoice(account, is_final=route.method != "PUT"),
@@ -249,10 +259,11 @@ def test_every_id_parameter_is_named_by_its_kind(document: dict[str, Any]) -> No
             for one in operation["parameters"]:
                 if one["in"] == "path":
                     assert one["name"] in {
-                        *("company_id", "account_id", "event_id", "price_id", "key_id", "denomination"),
+                        *("company_id", "account_id", "event_id", "price_id", "key_id", "user_id", "denomination"),
                         *("invoice_id", "position", "payment_id", "card_id", "mode"),
                         *("plan_id", "account_price_id", "grant_id", "name"),
                         *("own_invoice_id", "subscription_id", "method_id", "tax_id"),
+                        *("transaction_id", "refund_id", "credit_note_id"),
                         *("webhook_id", "notification_id", "topic", "issuer_id", "external_id"),
                         *("method_id", "tax_id"),
                     }

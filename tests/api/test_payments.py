@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from tenuto.api.app import ROUTES
-from tenuto.service.accounts import ALL_SCOPES
+from tenuto.core.user import SCOPES
 from tests.client import Client, Company, Reply
 from tests.simulated import Simulated
 
@@ -495,7 +495,7 @@ def test_one_payment_shows_every_attempt(company: Company) -> None:
     ask(company, "POST", f"/payments/{payment_id}/retry")
 
     shown = ask(company, "GET", f"/payments/{payment_id}")
-    assert set(shown) == {*PAYMENT_FIELDS, "attempt_log", "refunds"}
+    assert set(shown) == {*PAYMENT_FIELDS, "attempt_log", "refunds", "invoices"}
     assert [(one["number"], one["card"], one["outcome"]) for one in shown["attempt_log"]] == [
         (1, "visa 0341", "declined"),
         (2, "visa 4242", "succeeded"),
@@ -510,8 +510,8 @@ def test_money_is_moved_and_seen_only_with_its_scope(company: Company, client: C
     account = company.account(credits=0)
     card, payment = company.card(account), company.deposit(account)
     ids = {"company_id": company.id, "account_id": account, "card_id": card, "payment_id": payment}
-    ids["denomination"] = "credits"
-    others = [one for one in ALL_SCOPES if one != scope]
+    ids |= {"denomination": "credits", "refund_id": "re_000000000000000000"}
+    others = [one for one in SCOPES if one != scope]
     issued = ask(company, "POST", f"/companies/{company.id}/keys", {"scopes": others})
     without = Company(client, company.id, issued["api_key"])
 

@@ -13,6 +13,7 @@ import pytest
 
 from tenuto.core.event import Settlement
 from tenuto.core.outcomes import Refusal
+from tenuto.core.user import SCOPES
 from tenuto.engine import Engine, Once
 from tenuto.lanes import TRIES_MAX, Again, Lane, Lanes, Lost, Overloaded
 from tenuto.service import accounts
@@ -341,7 +342,7 @@ async def test_a_key_revoked_between_decision_and_save_writes_nothing(company: I
             company.environment,
             live=False,
             name="spare",
-            scopes=accounts.ALL_SCOPES,
+            scopes=SCOPES,
             expires_at=None,
         )
     await company.look()

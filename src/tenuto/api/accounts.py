@@ -19,12 +19,14 @@ from tenuto.core.payment import Payment, RefillCaps
 from tenuto.core.plan import SCHEMES
 from tenuto.core.subscription import FAILED_RENEWALS
 from tenuto.core.topic import rules_to_settings
+from tenuto.core.user import SCOPES, judge_password
 from tenuto.engine import Answer, Once
 from tenuto.service import accounts as service
 from tenuto.service import cards, subscriptions
 from tenuto.service import payments as payment_service
 from tenuto.service.idempotency import Steps
 from tenuto.service.subscriptions import Begun, PlanAsk
+from tenuto.service.users import hash_password
 from tenuto.store import accounts, records
 from tenuto.store import payments as payment_store
 from tenuto.store.accounts import Account
@@ -44,8 +46,6 @@ from .webhooks import LevelIn, rules_of_body
 
 NAME_MAX: Final = 200
 EMAIL_MAX: Final = 254
-PASSWORD_MIN: Final = 12
-PASSWORD_MAX: Final = 1024
 STRIPE_ID_MAX: Final = 255
 REASON_MAX: Final = 500
 LATE_MAX: Final = timedelta(days=3650)
@@ -160,9 +160,8 @@ async def open_company(call: Call) -> Answer:
             raise Refusal("registration_closed")
     name = bodies.text(given.name, "name", NAME_MAX)
     address = email(given.email, "email")
-    if not PASSWORD_MIN <= len(given.password) <= PASSWORD_MAX:
-        raise invalid("password", f"takes {PASSWORD_MIN} to {PASSWORD_MAX} characters.")
-    password_hash = await service.hash_password(given.password)
+    judge_password(given.password, address)
+    password_hash = await hash_password(given.password)
 
     async def verb(unit: Unit) -> service.CompanyOpened:
         return await service.open_company(call.engine, unit, name=name, email=address, password_hash=password_hash)
@@ -281,8 +280,8 @@ async def issue_key(call: Call) -> Answer:
         bodies.text(given.name, "name", NAME_MAX)
     scopes = sorted(own.scopes) if given.scopes is None else given.scopes
     for index, scope in enumerate(scopes):
-        if scope not in service.ALL_SCOPES:
-            raise invalid(f"scopes[{index}]", f"is one of {', '.join(service.ALL_SCOPES)}.")
+        if scope not in SCOPES:
+            raise invalid(f"scopes[{index}]", f"is one of {', '.join(SCOPES)}.")
         if scope not in own.scopes:
             raise Refusal("insufficient_scope", f"A key cannot give away {scope}, which it lacks itself.", scope=scope)
     if not scopes:
@@ -474,10 +473,9 @@ async def list_accounts(call: Call) -> Answer:
     """The company's accounts, newest first."""
     call.company()
     after = call.after(2)
-    filters = {name: str(value) for name, value in call.filters().items()}
     async with call.engine.database.reading() as reader:
         found = await accounts.list_accounts(
-            reader, call.environment.id, limit=call.limit() + 1, after=after, filters=filters
+            reader, call.environment.id, limit=call.limit() + 1, after=after, filters=call.filters()
         )
         owed = await read_owed(reader, [account.id for account in found])
     return page_of(
@@ -592,7 +590,9 @@ async def adjust_balance(call: Call) -> Answer:
     amount = bodies.whole(given.amount, "amount", least=-AMOUNT_MAX)
     if amount == 0:
         raise invalid("amount", "is above or below zero.")
-    reason = f"adjustment with key {spell('k', call.caller.key.id)}"
+    reason = (
+        f"adjustment with key {call.caller.actor}" if call.caller.user is None else f"adjustment by {call.caller.actor}"
+    )
     if given.reason is not None:
         reason = bodies.text(given.reason, "reason", REASON_MAX)
 
@@ -710,6 +710,7 @@ ROUTES: Final = (
             Param("name", "text", "Only accounts of this name."),
             Param("email", "text", "Only accounts with this address."),
             Param("stripe_id", "text", "Only the account of this Stripe customer."),
+            Param("plan_id", "plan_id", "Only accounts that are on this plan, at any of its versions."),
         ),
         is_list=True,
         refusals=("invalid_cursor",),

@@ -24,9 +24,13 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
 
+from tenuto.console.app import handlers as console_handlers
+from tenuto.console.app import is_page, lost
 from tenuto.core.outcomes import REFUSALS, Kind, Refusal, invalid
+from tenuto.core.user import Session
 from tenuto.engine import Answer, Engine
 from tenuto.lanes import Lost, Overloaded
+from tenuto.store.accounts import Environment
 from tenuto.store.database import Contended, Unavailable
 
 from . import (
@@ -39,6 +43,7 @@ from . import (
     deliveries,
     dialect,
     flags,
+    forecast,
     grants,
     invoices,
     issuers,
@@ -52,13 +57,16 @@ from . import (
     pauses,
     payments,
     plans,
+    portal,
     refills,
+    reports,
     requests,
     tokens,
     usage,
+    users,
     webhooks,
 )
-from .auth import Caller, Callers
+from .auth import Caller, Callers, caller_of
 from .body import BODY_MAX
 from .openapi import document
 from .routes import Call, Route
@@ -67,9 +75,12 @@ from .usage import error_body
 
 ROUTES: Final = (
     *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *plans.ROUTES, *usage.ROUTES),
+    *forecast.ROUTES,
     *(*account_plans.ROUTES, *grants.ROUTES, *flags.ROUTES, *pauses.ROUTES),
-    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES, *requests.ROUTES),
+    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES, *requests.ROUTES, *reports.ROUTES),
     *(*webhooks.ROUTES, *deliveries.ROUTES),
+    *portal.ROUTES,
+    *users.ROUTES,
     *organizations.ROUTES,
     *organization_plans.ROUTES,
     *organization_invoices.ROUTES,
@@ -177,6 +188,7 @@ async def _judged(
         body=body,
         request_id=request_id,
         caller=caller,
+        address=client_of(scope),
     )
     try:
         return await route.serve(call)
@@ -185,6 +197,12 @@ async def _judged(
         if caller is not None and route.serve in _PROVEN_BY_THE_STORE:
             await callers.proven(headers.get(b"authorization"))
         raise
+
+
+def client_of(scope: HTTPScope) -> str:
+    """The address that a request came from."""
+    client = scope["client"]
+    return client[0] if client else ""
 
 
 async def _caller_of(engine: Engine, callers: Callers, route: Route, header: bytes | None) -> Caller | Member | None:
@@ -211,6 +229,7 @@ _OPTIONAL_BODY: Final = frozenset(
         *(accounts.open_balance, accounts.issue_key, invoices.cut_invoice, invoices.make_link, cards.make_link),
         *(payments.refund_payment, payments.resume_capture, account_plans.cancel_plan, *pauses.WITHOUT_BODY),
         *(webhooks.subscribe, webhooks.rotate_secret, deliveries.send_test, *organization_plans.WITHOUT_BODY),
+        portal.make_portal_link,
     }
 )
 _SINGLE: Final = {
@@ -376,6 +395,7 @@ class Application:
             route_handlers=[
                 *(self._endpoint(path, routes) for path, routes in _by_path().items()),
                 *pages.handlers(document(ROUTES, {code: STATUSES[kind] for code, (kind, _) in REFUSALS.items()}), self),
+                *console_handlers(self),
             ],
             exception_handlers={Exception: _out_of_route, HTTPException: _out_of_route},
             lifespan=[self._lifespan],
@@ -389,6 +409,45 @@ class Application:
         """The engine, between start-up and end."""
         assert self._engine is not None
         return self._engine
+
+    async def ask(  # noqa: PLR0913 - a request is all of this
+        self,
+        environment: Environment | None,
+        session: Session | None,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        query: Mapping[str, str],
+        body: bytes,
+        key: str,
+        address: str,
+    ) -> Answer:
+        """What a route answers to somebody who is signed in, in this process: how the console reads and does things.
+
+        Scope, shape and rule are judged as for any request. ``key`` is an Idempotency-Key, or empty. Raises Refusal.
+        """
+        route = _TABLE[method, path]
+        caller = None if environment is None or session is None else caller_of(environment, session.user)
+        if caller is not None and route.scope is not None:
+            caller.needs(route.scope)
+        assert self._callers is not None
+        call = Call(
+            self.engine,
+            self._callers,
+            route=route,
+            params=params,
+            query=query,
+            headers={b"idempotency-key": f"console {key}".encode()} if key else {},
+            body=body,
+            request_id=f"req_{uuid_utils.uuid7().hex}",
+            caller=caller,
+            address=address,
+        )
+        try:
+            return await route.serve(call)
+        except (Unavailable, Lost, TimeoutError, Overloaded, Contended) as error:
+            raise _refusal_of(error) from error
 
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:  # noqa: ARG002 - Litestar's signature
@@ -462,6 +521,9 @@ class Application:
         return decorate(endpoint)
 
 
+_TABLE: Final = {(route.method, route.path): route for route in ROUTES}
+
+
 def _by_path() -> dict[str, list[Route]]:
     paths: dict[str, list[Route]] = {}
     for route in ROUTES:
@@ -480,6 +542,9 @@ def _response(reply: Reply) -> Response[bytes]:
 
 def _out_of_route(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """What the router itself refuses, in our shape."""
+    if is_page(request.scope["path"]):
+        is_method = isinstance(error, MethodNotAllowedException)
+        return lost(Refusal("method_not_allowed" if is_method else "not_found"))
     started = time.perf_counter()
     request_id = f"req_{uuid_utils.uuid7().hex}"
     is_member = dialect.is_of_family(request.scope["path"])

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from tenuto.core.identifiers import read, spell
 from tenuto.core.outcomes import Refusal
+from tenuto.core.user import User
 from tenuto.engine import Engine
 from tenuto.store import accounts
 from tenuto.store.accounts import Environment, Key
@@ -26,15 +27,37 @@ _KEY: Final = re.compile(r"sk_(test|live)_([0-9a-z]{8})_[0-9A-Za-z]{49}", re.ASC
 
 
 class Caller(NamedTuple):
-    """A company that proved who it is: its environment as remembered, and the key it used."""
+    """A company that proved who it is: its environment as remembered, and the key it used.
+
+    ``user`` is somebody of the company who is signed in to the console and uses no key: ``key`` then only holds what
+    their role may do.
+    """
 
     environment: Environment
     key: Key
+    user: User | None = None
+
+    @property
+    def key_id(self) -> int | None:
+        """The key that has to be in force still when something is written; None where none was used."""
+        return None if self.user is not None else self.key.id
+
+    @property
+    def actor(self) -> str:
+        """Who it is that does something, as it is written down."""
+        return spell("k", self.key.id) if self.user is None else spell("u", self.user.id)
 
     def needs(self, scope: str) -> None:
         """Raises Refusal ``insufficient_scope`` where the key lacks a scope."""
         if scope not in self.key.scopes:
-            raise Refusal("insufficient_scope", f"This call needs a key with the scope {scope}.", scope=scope)
+            who = "a key with" if self.user is None else "a user with a role that has"
+            raise Refusal("insufficient_scope", f"This call needs {who} the scope {scope}.", scope=scope)
+
+
+def caller_of(environment: Environment, user: User) -> Caller:
+    """Somebody who is signed in, as the caller of one half of their company."""
+    key = Key(user.id, user.email, b"", "", user.scopes, user.created_at, None, None, None)
+    return Caller(environment, key, user)
 
 
 class Callers:

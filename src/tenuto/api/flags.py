@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from tenuto.core.entitlement import Flag
-from tenuto.core.identifiers import spell
 from tenuto.core.outcomes import Refusal
 from tenuto.core.plan import FlagValue
 from tenuto.engine import Answer
@@ -116,7 +115,7 @@ async def clear_flag(call: Call) -> Answer:
 
 async def _change(call: Call, value: FlagValue | None, reason: str) -> Answer:
     account_id, name = call.id("a", "account_id"), _name(call)
-    ask = service.FlagAsk(name, value, reason, spell("k", call.caller.key.id))
+    ask = service.FlagAsk(name, value, reason, call.caller.actor)
 
     async def verb(unit: Unit) -> FlagRow | None:
         return await service.change_flag(call.engine, unit, call.environment, account_id, ask)

@@ -209,6 +209,16 @@ async def credit_invoice(call: Call) -> Answer:
     return await call.once(verb, lambda made: shapes.wrapped(shown.credit_note(made[1])))
 
 
+async def get_credit_note(call: Call) -> Answer:
+    """One credit note, with the invoice that it is of."""
+    account_id, note_id = call.id_of_account("cn", "credit_note_id")
+    async with call.engine.database.reading() as reader:
+        found = await store.read_credit_note(reader, call.environment.id, account_id, note_id)
+    if found is None:
+        raise Refusal("not_found")
+    return Answer(200, shapes.wrapped(shown.credit_note(found)))
+
+
 async def pay_invoice(call: Call) -> Answer:
     """Charge the card with what remains of an invoice: 200 when it was charged, 202 while nobody knows.
 
@@ -483,6 +493,15 @@ ROUTES: Final = (
         body=taken.CreditNoteIn,
         refusals=("invoice_not_open", "credit_exceeds_invoice", "payment_in_progress"),
         example={"amount": 500, "reason": "outage on 12 January"},
+    ),
+    Route(
+        "GET",
+        "/credit_notes/{credit_note_id}",
+        get_credit_note,
+        "Get a credit note",
+        _TAG,
+        shown.CreditNoteOut,
+        scope=_READ,
     ),
     Route(
         "GET",

@@ -15,6 +15,7 @@ from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import REFUSALS
 from tenuto.core.plan import BALANCES_MAX, EVENT_PRICES_MAX, FLAGS_MAX, PERCENT_MAX, TRIAL_DAYS_MAX
 from tenuto.core.topic import TOPICS
+from tenuto.core.user import ROLES
 from tenuto.service.issuers import ALGORITHMS, KEYS_MAX
 from tenuto.service.webhooks import IN_FLIGHT_MAX
 
@@ -47,15 +48,20 @@ _PATTERNS: Final = {
     "company_id": "^c_[0-9a-z]{8}$",
     "account_id": "^a_[0-9a-z]{8}$",
     "event_id": "^e_[0-9a-z]{18}$",
+    "transaction_id": "^t_[0-9a-z]{18}$",
+    "cause_id": "^(pay|re|inv|cn|ps|g)_[0-9a-z]{18}$",
     "price_id": "^ep_[0-9a-z]{8}$",
     "account_price_id": "^ep_[0-9a-z]{8}$",
     "plan_id": "^p_[0-9a-z]{8}$",
     "key_id": "^k_[0-9a-z]{8}$",
+    "user_id": "^u_[0-9a-z]{8}$",
     "invoice_id": "^inv_[0-9a-z]{18}$",
     "own_invoice_id": "^(in|sub)_[0-9a-z]{18}$",
     "subscription_id": "^[!-~]{1,100}$",
     "card_id": "^card_[0-9a-z]{18}$",
     "payment_id": "^pay_[0-9a-z]{18}$",
+    "refund_id": "^re_[0-9a-z]{18}$",
+    "credit_note_id": "^cn_[0-9a-z]{18}$",
     "grant_id": "^g_[0-9a-z]{18}$",
     "webhook_id": "^w_[0-9a-z]{8}$",
     "issuer_id": "^iss_[0-9a-z]{8}$",
@@ -225,6 +231,8 @@ _FIELDS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "plan_renewal_cadence": {"string": {"pattern": "^[A-Za-z_]{1,16}$"}},
     "enable_card_collector": {"": {"description": "True (or 1) gives the account a `card_collector_url`."}},
     "token": {"string": {"pattern": "^[!-~]{1,255}$"}},
+    "UserIn.role": {"string": {"enum": list(ROLES)}},
+    "RoleIn.role": {"string": {"enum": list(ROLES)}},
     "url": {"string": {"pattern": r"^https://[!-~]+$", "maxLength": 2000}},
     "username": {"string": {"pattern": "^[ -9;-~]{1,255}$"}},
     "WebhookIn.password": {"string": {"pattern": "^[ -~]{1,255}$", "writeOnly": True}},
@@ -441,7 +449,7 @@ def _query_parameter(param: Param) -> dict[str, Any]:
             schema = {"type": "string", "format": "date-time"}
         case "text" | "cursor":
             schema = {"type": "string", "maxLength": 300}
-        case "event_id" | "account_id":
+        case "event_id" | "account_id" | "cause_id":
             schema = {"type": "string", "pattern": _PATTERNS[param.kind]}
         case choices:
             schema = {"type": "string", "enum": choices.split("|")}

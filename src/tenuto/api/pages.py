@@ -25,7 +25,7 @@ from tenuto.core.topic import TOPICS
 from tenuto.store import accounts
 from tenuto.store.database import Unavailable
 
-from . import card_pages, invoice_pages, request_pages
+from . import card_pages, invoice_pages, portal, request_pages
 
 if TYPE_CHECKING:
     from .app import Application
@@ -36,6 +36,14 @@ STATIC: Final = {
     "docs.js": "text/javascript",
     "card.js": "text/javascript",
     "hosted.css": "text/css",
+    "control/control.css": "text/css",
+    "control/control.js": "text/javascript",
+    "control/mark.svg": "image/svg+xml",
+    "htmx/htmx.min.js": "text/javascript",
+    "htmx/sse.min.js": "text/javascript",
+    "htmx/LICENSE": "text/plain",
+    "chart/chart.umd.min.js": "text/javascript",
+    "chart/LICENSE.md": "text/plain",
     "swagger-ui/swagger-ui.css": "text/css",
     "swagger-ui/swagger-ui-bundle.js": "text/javascript",
     "swagger-ui/swagger-ui-bundle.js.LICENSE.txt": "text/plain",
@@ -141,6 +149,7 @@ def handlers(openapi: dict[str, Any], application: Application) -> list[HTTPRout
         *invoice_pages.handlers(application),
         *card_pages.handlers(application),
         *request_pages.handlers(application),
+        *portal.handlers(application),
         *_probes(application),
         openapi_document,
         api_page,

@@ -61,7 +61,7 @@ class CompanyPausesOut(shapes.Shape):
 
 def _word(call: Call, reason: str | None) -> Word:
     given = None if reason is None else bodies.text(reason, "reason", REASON_MAX)
-    return Word(MANUAL, spell("k", call.caller.key.id), given)
+    return Word(MANUAL, call.caller.actor, given)
 
 
 def _asked(call: Call) -> Word:
@@ -225,7 +225,7 @@ async def replay_event(call: Call) -> Answer:
         bodies.parse(call.body)
     request = UsageRequest(
         environment=call.environment,
-        key_id=call.caller.key.id,
+        key_id=call.caller.key_id,
         account_id=account_id,
         request_id=call.request_id,
         render=_render_replayed,

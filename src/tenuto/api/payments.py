@@ -14,6 +14,7 @@ from tenuto.engine import Answer
 from tenuto.service import payments as service
 from tenuto.service import refunds
 from tenuto.service.idempotency import Steps
+from tenuto.store import invoices
 from tenuto.store import payments as store
 from tenuto.store.database import Reader, Unit
 from tenuto.store.payments import Refund
@@ -88,11 +89,20 @@ class PaymentOut(shapes.Shape):
     finished_at: str | None
 
 
+class PaidInvoiceOut(shapes.Shape):
+    """What a payment paid of one invoice."""
+
+    invoice_id: str
+    number: str | None
+    amount: int
+
+
 class PaymentWholeOut(PaymentOut):
-    """A payment with every attempt and refund."""
+    """A payment with every attempt and refund, and the invoices that it paid."""
 
     attempt_log: list[AttemptOut]
     refunds: list[RefundOut]
+    invoices: list[PaidInvoiceOut]
 
 
 class CaptureOut(shapes.Shape):
@@ -148,9 +158,10 @@ def refund_out(refund: Refund, payment: Payment) -> RefundOut:
 
 
 async def payment_whole(reader: Reader, payment: Payment) -> PaymentWholeOut:
-    """A payment with its attempts and refunds."""
+    """A payment with its attempts, its refunds and the invoices it paid."""
     attempts = await store.list_attempts(reader, payment.account_id, payment.id)
     refunded = await store.list_refunds(reader, payment.account_id, payment.id)
+    paid = await invoices.paid_by(reader, payment.account_id, payment.id)
     return PaymentWholeOut(
         **payment_fields(payment),
         attempt_log=[
@@ -166,6 +177,12 @@ async def payment_whole(reader: Reader, payment: Payment) -> PaymentWholeOut:
             for row in attempts
         ],
         refunds=[refund_out(refund, payment) for refund in refunded],
+        invoices=[
+            PaidInvoiceOut(
+                invoice_id=spell_of_account("inv", payment.account_id, invoice_id), number=number, amount=amount
+            )
+            for invoice_id, number, amount in paid
+        ],
     )
 
 
@@ -302,6 +319,17 @@ async def refund_payment(call: Call) -> Answer:
     return await call.once_in_steps(Steps(begin, resume, finish))
 
 
+async def get_refund(call: Call) -> Answer:
+    """A refund, or a dispute, with the payment that it is of."""
+    account_id, refund_id = call.id_of_account("re", "refund_id")
+    async with call.engine.database.reading() as reader:
+        found = await store.read_refund(reader, account_id, refund_id)
+        held = None if found is None else await store.read_payment(reader, account_id, found[0].payment_id)
+    if found is None or held is None or found[0].environment_id != call.environment.id:
+        raise Refusal("not_found")
+    return Answer(200, shapes.wrapped(refund_out(found[0], held.payment)))
+
+
 # --- captures ---------------------------------------------------------------------------------------------------------
 
 
@@ -416,6 +444,15 @@ ROUTES: Final = (
         refusals=("payment_not_refundable", "refund_exceeds_payment", "gateway_refused"),
         pending=PENDING,
         example={"amount": 100, "reason": "goodwill"},
+    ),
+    Route(
+        "GET",
+        "/refunds/{refund_id}",
+        get_refund,
+        "Get a refund, or a dispute",
+        "Payments",
+        RefundOut,
+        scope="payments:read",
     ),
     *(
         Route(

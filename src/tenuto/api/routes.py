@@ -20,6 +20,7 @@ from tenuto.core.invoice import settings_of
 from tenuto.core.money import AMOUNT_MAX
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.engine import Answer, Engine, Once, microseconds
+from tenuto.service.activity import Actor, Telling, tell, tell_apart
 from tenuto.service.idempotency import Steps, run_in_steps, run_once
 from tenuto.store import accounts
 from tenuto.store.accounts import Account, Environment
@@ -93,11 +94,12 @@ class Call:
         body: bytes,
         request_id: str,
         caller: Caller | Member | None,
+        address: str = "",
     ) -> None:
         self.engine, self.callers, self.route = engine, callers, route
         self.params, self.query, self.headers = params, query, headers
         self.body, self.request_id = body, request_id
-        self._caller = caller
+        self._caller, self._address = caller, address
 
     @property
     def caller(self) -> Caller:
@@ -173,11 +175,54 @@ class Call:
     ) -> Answer:
         """Do a verb in a unit, once per Idempotency-Key; an answer that is secret is kept sealed."""
         environment = self._caller.environment if self._caller is not None else None
-        return await run_once(self.engine, environment, self.idempotency(), verb, render, is_secret=is_secret)
+
+        async def told(unit: Unit) -> Result:
+            done = await verb(unit)
+            await self._tell(unit)
+            return done
+
+        return await run_once(self.engine, environment, self.idempotency(), told, render, is_secret=is_secret)
 
     async def once_in_steps(self, steps: Steps) -> Answer:
         """Do a verb that asks a stranger on its way, once per Idempotency-Key."""
-        return await run_in_steps(self.engine, self.environment, self.idempotency(), steps)
+
+        async def begin(unit: Unit) -> Any:
+            begun = await steps.begin(unit)
+            await self._tell(unit)
+            return begun
+
+        told = steps._replace(begin=begin)
+        return await run_in_steps(self.engine, self.environment, self.idempotency(), told)
+
+    async def tell(self) -> None:
+        """Write down who did what was done in units of its own, account by account."""
+        telling = self._telling()
+        if telling is not None:
+            await tell_apart(self.engine, telling)
+
+    async def _tell(self, unit: Unit) -> None:
+        """Write down who does this, in the unit that does it."""
+        telling = self._telling()
+        if telling is not None:
+            await tell(self.engine, unit, telling)
+
+    def _telling(self) -> Telling | None:
+        """What is written down of this; None of a preview, and of what people of organizations do: it is theirs."""
+        if not isinstance(self._caller, Caller):
+            return None
+        body = bodies.parse(self.body) if self.body else None
+        if isinstance(body, dict) and body.get("preview") is True:
+            return None
+        caller = self._caller
+        name = caller.key.name if caller.user is None else caller.user.email
+        return Telling(
+            Actor(caller.actor, name, self._address),
+            self.route.serve.__name__,
+            company_id=caller.environment.company_id,
+            environment_id=None if self.route.tag == "Users" else caller.environment.id,
+            target=f"{self.route.method} {self.route.path.format(**self.params)}",
+            asked=body,
+        )
 
     def idempotency(self) -> Once | None:
         """The key of the request, with a digest of all that is asked in one spelling (contract 2.2, design 6)."""
@@ -261,6 +306,7 @@ class Call:
 
 _PAGING: Final = ("limit", "cursor")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_CAUSES: Final = ("pay", "re", "inv", "cn", "ps", "g")
 
 
 def _read_param(param: Param, text: str) -> object:  # noqa: C901, PLR0912 - one case a kind
@@ -286,11 +332,21 @@ def _read_param(param: Param, text: str) -> object:  # noqa: C901, PLR0912 - one
             if found is None:
                 raise invalid(param.name, "is the id of an event.")
             return found
+        case "cause_id":
+            found = next((found for kind in _CAUSES if (found := read_of_account(kind, text)) is not None), None)
+            if found is None:
+                raise invalid(param.name, "is the id of a payment, refund, invoice, credit note, plan step or grant.")
+            return found
         case "account_id":
             number = read("a", text)
             if number is None:
                 raise invalid(param.name, "is the id of an account.")
             return number
+        case "plan_id":
+            plan = read("p", text)
+            if plan is None:
+                raise invalid(param.name, "is the id of a plan.")
+            return plan
         case choices:
             allowed = choices.split("|")
             if text not in allowed:

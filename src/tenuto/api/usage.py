@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
@@ -92,7 +93,7 @@ async def record_events(call: Call) -> Answer:
         raise invalid("dry_run", "is the same for all events of a list.")
     request = UsageRequest(
         environment=call.environment,
-        key_id=call.caller.key.id,
+        key_id=call.caller.key_id,
         account_id=account_id,
         request_id=call.request_id,
         render=_renderer(is_list=is_list, dry_run=dry_runs.pop()),
@@ -360,7 +361,7 @@ async def delete_event(call: Call) -> Answer:
 async def _end(call: Call, account_id: int, ending: Ending) -> Answer:
     request = UsageRequest(
         environment=call.environment,
-        key_id=call.caller.key.id,
+        key_id=call.caller.key_id,
         account_id=account_id,
         request_id=call.request_id,
         render=_render_ended,
@@ -394,16 +395,24 @@ async def list_company_events(call: Call) -> Answer:
     """The same of all accounts of the company."""
     call.company()
     filters = call.filters()
-    whose = call.whose(None)
     accounts = {filters[name] for name in ("account_id", "parent_account_id") if name in filters}
-    if len(accounts) > 1:
+    whose = await _narrowed(call, accounts)
+    if whose is None:
         return Answer(200, shapes.listed([], None))
+    return await _events(call, whose)
+
+
+async def _narrowed(call: Call, accounts: AbstractSet[object]) -> records.Whose | None:
+    """The company's records, or those of the one account that its filters name; None where they can name none."""
+    whose = call.whose(None)
+    if len(accounts) > 1:
+        return None
     for account_id in map(int, map(str, accounts)):
         whose = whose._replace(account_id=account_id)
         async with call.engine.database.reading() as reader:
             if not await records.owns_account(reader, call.environment.id, account_id):
-                return Answer(200, shapes.listed([], None))
-    return await _events(call, whose)
+                return None
+    return whose
 
 
 async def _events(call: Call, whose: records.Whose) -> Answer:
@@ -441,13 +450,36 @@ async def list_account_transactions(call: Call) -> Answer:
 async def list_company_transactions(call: Call) -> Answer:
     """The ledger of all accounts of the company, newest first."""
     call.company()
-    return await _transactions(call, call.whose(None))
+    filters = call.filters()
+    accounts = {filters["account_id"]} if "account_id" in filters else set()
+    cause = filters.get("cause_id")
+    whose = await _narrowed(call, {*accounts, cause[0]} if isinstance(cause, tuple) else accounts)
+    if whose is None:
+        return Answer(200, shapes.listed([], None))
+    return await _transactions(call, whose)
 
 
 async def _transactions(call: Call, whose: records.Whose) -> Answer:
+    filters = call.filters()
+    cause = filters.get("cause_id")
+    if isinstance(cause, tuple):
+        # The id of a cause names its account too; only that account's movements can be meant.
+        if cause[0] != whose.account_id:
+            return Answer(200, shapes.listed([], None))
+        filters["cause_id"] = cause[1]
     async with call.engine.database.reading() as reader:
-        found = await records.list_transactions(reader, whose, call.page(), call.filters())
+        found = await records.list_transactions(reader, whose, call.page(), filters)
     return page_of(call, found, lambda row: (row["id"], row["account_id"]), shapes.transaction)
+
+
+async def get_transaction(call: Call) -> Answer:
+    """One movement of one balance."""
+    account_id, transaction_id = call.id_of_account("t", "transaction_id")
+    async with call.engine.database.reading() as reader:
+        found = await records.find_transaction(reader, call.environment.id, account_id, transaction_id)
+    if found is None:
+        raise Refusal("not_found")
+    return Answer(200, shapes.wrapped(shapes.transaction(found)))
 
 
 def page_of(
@@ -495,6 +527,8 @@ _EVENT_FILTERS: Final = (
     Param("parent_event_id", "event_id", "Only events linked to this one."),
     Param("from", "moment", "Only events that occurred at or after this time."),
     Param("to", "moment", "Only events that occurred before this time."),
+    Param("recorded_from", "moment", "Only events recorded at or after this time."),
+    Param("recorded_to", "moment", "Only events recorded before this time."),
 )
 _GATED_FILTERS: Final = (
     *PAGING,
@@ -509,6 +543,7 @@ _TRANSACTION_FILTERS: Final = (
     Param("denomination", "text", "Only movements of this balance."),
     Param("type", "text", "Only movements of this type."),
     Param("book", "text", "Only movements against this book."),
+    Param("cause_id", "cause_id", "Only what this payment, refund, invoice, credit note, plan step or grant moved."),
     Param("from", "moment", "Only movements recorded at or after this time."),
     Param("to", "moment", "Only movements recorded before this time."),
 )
@@ -646,8 +681,17 @@ ROUTES: Final = (
         "Transactions",
         shapes.TransactionOut,
         scope="balances:read",
-        query=_TRANSACTION_FILTERS,
+        query=(*_TRANSACTION_FILTERS, Param("account_id", "account_id", "Only movements of this account.")),
         is_list=True,
         refusals=("invalid_cursor",),
+    ),
+    Route(
+        "GET",
+        "/transactions/{transaction_id}",
+        get_transaction,
+        "Get a transaction",
+        "Transactions",
+        shapes.TransactionOut,
+        scope="balances:read",
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import string
@@ -11,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
 
-from argon2 import PasswordHasher
-
 from tenuto.core.entitlement import Flag, flags_of_rules, shown
 from tenuto.core.event import AccountState
 from tenuto.core.identifiers import spell
@@ -20,6 +17,7 @@ from tenuto.core.ledger import Transaction, adjust, open_balance
 from tenuto.core.notification import BLOCKED_BY_LEVEL, keeps_block
 from tenuto.core.outcomes import Refusal
 from tenuto.core.topic import SYSTEM_FLAGS, FlagChange
+from tenuto.core.user import SCOPES
 from tenuto.engine import Engine
 from tenuto.store import accounts, flags, ledger
 from tenuto.store.accounts import Account, Environment, Key
@@ -28,30 +26,10 @@ from tenuto.store.pauses import Word
 
 Seen = TypeVar("Seen")
 
-ALL_SCOPES: Final = (
-    "accounts:read",
-    "accounts:write",
-    "balances:read",
-    "balances:write",
-    "catalog:read",
-    "catalog:write",
-    "company:read",
-    "company:write",
-    "events:read",
-    "events:write",
-    "invoices:read",
-    "invoices:write",
-    "keys:write",
-    "payments:read",
-    "payments:write",
-)
-"""Every scope a key can have. A key made without a list gets those of the key that makes it."""
-
 LIFTED_MAX: Final = 500
 """Blocks that other levels or a new default credit limit end at once; others end with their account's next movement."""
 CLOCK_MAX: Final = datetime(2099, 1, 1, tzinfo=UTC)
 _BASE62: Final = string.digits + string.ascii_letters
-_PASSWORDS: Final = PasswordHasher(time_cost=2, memory_cost=47_104, parallelism=1)
 
 
 class CompanyOpened(NamedTuple):
@@ -64,11 +42,6 @@ class CompanyOpened(NamedTuple):
     api_key: str
 
 
-async def hash_password(password: str) -> str:
-    """Argon2id, off the event loop: it takes tens of milliseconds of one core by design."""
-    return await asyncio.to_thread(_PASSWORDS.hash, password)
-
-
 async def open_company(engine: Engine, unit: Unit, *, name: str, email: str, password_hash: str) -> CompanyOpened:
     """A company with its test environment, first user and first key."""
     now = engine.now()
@@ -78,7 +51,7 @@ async def open_company(engine: Engine, unit: Unit, *, name: str, email: str, pas
         unit, company_id=company_id, id=user_id, email=email, password_hash=password_hash, role="owner", now=now
     )
     environment_id = await accounts.insert_environment(unit, company_id=company_id, live=False, now=now)
-    key, secret = make_key(engine.new_id(), live=False, name="first key", scopes=ALL_SCOPES, now=now)
+    key, secret = make_key(engine.new_id(), live=False, name="first key", scopes=SCOPES, now=now)
     await accounts.insert_key(unit, environment_id, key)
     return CompanyOpened(company_id, name, user_id, email, secret)
 

@@ -477,15 +477,22 @@ async def read_account(reader: Reader, environment_id: int, account_id: int) -> 
 
 
 async def list_accounts(
-    reader: Reader, environment_id: int, *, limit: int, after: Sequence[int] | None, filters: Mapping[str, str]
+    reader: Reader, environment_id: int, *, limit: int, after: Sequence[int] | None, filters: Mapping[str, object]
 ) -> list[Account]:
-    """Accounts, newest first; ``after`` is (opened, id) of the last one seen. ``filters``: name, email, stripe_id."""
+    """Accounts, newest first; ``after`` is (opened, id) of the last one seen.
+
+    ``filters``: name, email, stripe_id, and plan_id, of the accounts whose plan it is and still runs.
+    """
     arguments: list[Any] = [environment_id, limit]
     where = "a.environment_id = $1"
     for name in ("name", "email", "stripe_id"):
         if name in filters:
             arguments.append(filters[name])
             where += f" and a.{name} = ${len(arguments)}"
+    if "plan_id" in filters:
+        arguments.append(filters["plan_id"])
+        # Named once more for the sake of the index, which begins with the environment.
+        where += f" and s.environment_id = $1 and s.plan_id = ${len(arguments)} and s.status <> 'cancelled'"
     if after is not None:
         arguments.extend(after)
         where += f" and (a.opened, a.id) < (${len(arguments) - 1}, ${len(arguments)})"

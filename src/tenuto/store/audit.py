@@ -37,6 +37,7 @@ from tenuto.core.period import monthly
 from tenuto.core.plan import plan_terms
 from tenuto.core.rating import Counter, rate
 
+from . import activity
 from . import audit_money as money
 from . import audit_organizations as organizations
 from . import audit_plans as plans
@@ -188,7 +189,7 @@ def row_name(kind: str, account_id: int, number: int, word: str) -> str:
             return spell("w" if kind == "webhook" else "iss", number)
         case "period" | "agreement":
             return f"{spell('a', account_id)}/plan, {kind} {number}"
-        case "environment":
+        case "activity" | "environment":
             return f"{spell('c', account_id)} ({word})"
         case "message" | "series" | "notification" | "delivery" | "topic" | "organization" | "clearance":
             return f"environment {account_id}, {kind} {number or ''}{' ' * bool(number)}{word}"
@@ -318,6 +319,24 @@ async def _digests(reader: Reader, planned: Plan, name: str) -> Outcome:
                 f"key {row['key']}, digest {(row['key_digest'] or b'').hex() or 'none'}",
                 f"digest {digest.hex()}",
             )
+    return tray.outcome()
+
+
+async def _seals(reader: Reader, planned: Plan, name: str) -> Outcome:
+    """The chain of what was done in each company: numbered without a gap, each row as it was sealed."""
+    tray = _Tray(name, planned.limit)
+    company, number, before = None, 0, b""
+    async for row in reader.cursor(activity.SEALED, prefetch=_PREFETCH):
+        if row["company_id"] != company:
+            company, number, before = row["company_id"], 0, b""
+        number += 1
+        place = ("activity", row["company_id"], row["number"], f"activity {row['number']}")
+        if row["number"] != number:
+            tray.add(place, f"number {row['number']}", f"number {number}: what stood there is gone")
+            number = row["number"]
+        elif activity.seal(row, before) != row["digest"]:
+            tray.add(place, f"seal {row['digest'].hex()[:16]}", "the row that was sealed, after the one before it")
+        before = row["digest"]
     return tray.outcome()
 
 
@@ -662,5 +681,6 @@ CHECKS: Final = (
     ),
     Check("spellings", "stored fractions are fractions", _by_sql(queries.SPELLINGS + money.SPELLINGS)),
     Check("answers", "stored answers were given", _by_sql(queries.ANSWERS)),
+    Check("activity", "what was done by whom is what was sealed", _seals),
 )
 """All checks, in the order in which they are made."""

@@ -430,6 +430,18 @@ async def credited_of(reader: Reader, account_id: int, payment_id: int) -> int:
     return found
 
 
+async def paid_by(reader: Reader, account_id: int, payment_id: int) -> list[tuple[int, str | None, int]]:
+    """What a payment paid of invoices, oldest first: id and number of each, and the amount."""
+    rows = await reader.fetch(
+        "select s.invoice_id, i.number, s.amount from invoice_payment s"
+        " join invoice i on i.account_id = s.account_id and i.id = s.invoice_id"
+        " where s.account_id = $1 and s.payment_id = $2 order by s.invoice_id",
+        account_id,
+        payment_id,
+    )
+    return [(row["invoice_id"], row["number"], row["amount"]) for row in rows]
+
+
 async def settled_of(reader: Reader, account_id: int, payment_id: int) -> int:
     """How much of a payment paid invoices; the rest of it is held by the balance."""
     found: int = await reader.fetchval(
@@ -460,6 +472,19 @@ async def insert_credit_note(unit: Unit, note: CreditNote) -> None:
         "insert into credit_note ({}) values ($1, $2, $3, $4, $5, $6, $7, $8)".format(", ".join(CreditNote._fields)),
         *note,
     )
+
+
+async def read_credit_note(reader: Reader, environment_id: int, account_id: int, note_id: int) -> CreditNote | None:
+    """One credit note of an environment; None for a foreign one."""
+    row = await reader.fetchrow(
+        "select {} from credit_note where account_id = $1 and id = $2 and environment_id = $3".format(
+            ", ".join(CreditNote._fields)
+        ),
+        account_id,
+        note_id,
+        environment_id,
+    )
+    return None if row is None else CreditNote(*row)
 
 
 async def sum_credit_notes(reader: Reader, invoice: Invoice) -> int:

@@ -539,7 +539,7 @@ async def list_refunds(reader: Reader, account_id: int, payment_id: int) -> list
 
 
 class Link(NamedTuple):
-    """A hosted page for one customer. ``kind`` is card, invoice, topup or overage; ``ask``: what those two ask."""
+    """A hosted page for one customer. ``kind``: card, invoice, topup, overage or portal; ``ask``: what it is to do."""
 
     account_id: int
     id: int

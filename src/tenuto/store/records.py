@@ -257,7 +257,8 @@ async def list_events(
 ) -> list[Event]:
     """Billed, pending, cancelled and unpriced events, newest first, as they are to be read at ``now``.
 
-    ``filters``: type, state, gated, key, tag, denomination, parent_event_id, from, to (of the event's own time).
+    ``filters``: type, state, gated, key, tag, denomination, parent_event_id, from, to (of the event's own time),
+    recorded_from, recorded_to.
     """
     where, arguments = _filtered("e", filters, {"denomination", "parent_event_id", "key", "type", "tag", "gated"})
     if filters.get("state") in {"complete", "suspended"}:
@@ -299,8 +300,11 @@ from transaction t join account n on n.id = t.account_id
 
 
 async def list_transactions(reader: Reader, whose: Whose, page: Page, filters: Mapping[str, object]) -> list[Record]:
-    """Transactions, newest first, with account name and events. ``filters``: denomination, type, book, from, to."""
-    where, arguments = _filtered("t", filters, {"denomination", "type", "book"}, at="recorded_at")
+    """Transactions, newest first, with account name and events.
+
+    ``filters``: denomination, type, book, cause_id, from, to.
+    """
+    where, arguments = _filtered("t", filters, {"denomination", "type", "book", "cause_id"}, at="recorded_at")
     return await _windowed(reader, _TRANSACTION, "t", whose, page, where, arguments)
 
 
@@ -308,6 +312,16 @@ async def read_transaction(reader: Reader, account_id: int, denomination: str, s
     """One transaction by its place in a balance's chain."""
     return await reader.fetchrow(
         f"{_TRANSACTION} where t.account_id = $1 and t.denomination = $2 and t.seq = $3", account_id, denomination, seq
+    )
+
+
+async def find_transaction(reader: Reader, environment_id: int, account_id: int, transaction_id: int) -> Record | None:
+    """One transaction of an environment; None for a foreign one."""
+    return await reader.fetchrow(
+        f"{_TRANSACTION} where t.account_id = $1 and t.id = $2 and n.environment_id = $3",
+        account_id,
+        transaction_id,
+        environment_id,
     )
 
 
@@ -369,6 +383,9 @@ def _filtered(
         elif name in {"from", "to"}:
             arguments.append(value)
             where += f" and {alias}.{at} {'>=' if name == 'from' else '<'} ${len(arguments)}"
+        elif name in {"recorded_from", "recorded_to"}:
+            arguments.append(value)
+            where += f" and {alias}.recorded_at {'>=' if name == 'recorded_from' else '<'} ${len(arguments)}"
     return where, arguments
 
 

@@ -18,13 +18,68 @@ create table console_user (
     company_id    bigint      not null,
     id            bigint      not null,
     email         text        not null,
-    password_hash text        not null,
+    password_hash text,       -- Argon2id; none while the invitation is open
     role          text        not null,
     created_at    timestamptz not null,
+    code_secret   bytea,      -- sealed; of the authenticator whose codes are asked for
+    code_step     bigint,     -- the last code that was taken, by its number since 1970
+    invitation    bytea,      -- SHA-256 of the token that invites
+    invited_until timestamptz,
+    signed_in_at  timestamptz,
     constraint console_user_pkey primary key (company_id, id),
     constraint console_user_email_key unique (company_id, email),
     constraint console_user_company_fkey foreign key (company_id) references company (id)
 );
+create index console_user_email on console_user (email);
+create unique index console_user_invitation on console_user (invitation) where invitation is not null;
+
+-- Somebody who is signed in. All times are real ones.
+create table console_session (
+    digest           bytea       not null, -- SHA-256 of what the cookie holds
+    company_id       bigint      not null,
+    user_id          bigint      not null,
+    live             boolean     not null, -- the half of the company that is looked at
+    created_at       timestamptz not null,
+    seen_at          timestamptz not null,
+    authenticated_at timestamptz not null, -- when the password was given last
+    address          text        not null,
+    agent            text        not null,
+    constraint console_session_pkey primary key (digest),
+    constraint console_session_user_fkey foreign key (company_id, user_id)
+        references console_user (company_id, id) on delete cascade
+);
+create index console_session_user on console_session (company_id, user_id);
+create index console_session_age on console_session (seen_at);
+
+-- Tries to sign in that failed, kept for an hour.
+create table sign_in_failure (
+    email   text        not null,
+    address text        not null,
+    at      timestamptz not null
+);
+create index sign_in_failure_email on sign_in_failure (email, at);
+create index sign_in_failure_age on sign_in_failure (at);
+
+-- Who did what: never changed but for its seal, which a sweep sets once. `digest` is over the row and the digest of the
+-- row numbered before it.
+create table activity (
+    company_id     bigint      not null,
+    id             bigint      not null generated always as identity,
+    environment_id integer,    -- the half that it was about, if it was about one
+    at             timestamptz not null, -- real time
+    actor          text        not null, -- the id of the user or key; nobody, where a sign-in failed
+    actor_name     text        not null,
+    address        text        not null, -- where the request came from
+    action         text        not null,
+    target         text        not null, -- the path that was called
+    asked          json,       -- the body, without its secrets
+    number         bigint,     -- gapless per company, once sealed
+    digest         bytea,
+    constraint activity_pkey primary key (company_id, id),
+    constraint activity_number_key unique (company_id, number),
+    constraint activity_company_fkey foreign key (company_id) references company (id)
+);
+create index activity_unsealed on activity (company_id, id) where number is null;
 
 -- The test or the live half of a company: its own keys, prices, accounts, settings and clock. `revision` rises with
 -- every change to any of them but the accounts, and is how a worker proves that what it remembers is still true.
@@ -591,7 +646,7 @@ create table payment_link (
     account_id     bigint      not null,
     id             bigint      not null,
     environment_id integer     not null,
-    kind           text        not null, -- card, invoice, topup, overage
+    kind           text        not null, -- card, invoice, topup, overage, portal
     invoice_id     bigint,
     ask            json,       -- what the customer is asked for
     setup_intent   text        collate "C",
