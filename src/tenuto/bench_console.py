@@ -45,7 +45,9 @@ PAGES: Final = {
     "Payments": "/control/payments",
     "Invoices": "/control/invoices",
     "Plans": "/control/plans",
-    "Reports": "/control/reports",
+    "Reports": "/control/reports/usage",
+    "Reports: usage this month": "/control/reports/usage/figures",
+    "Events": "/control/events",
     "Settings": "/control/settings/keys",
     "Activity": "/control/settings/activity",
 }

@@ -573,3 +573,14 @@ def test_an_account_of_another_company_is_not_there(visitor: Visitor, stranger: 
         assert visitor.visit(f"/control/accounts/{account}/{page}").status == 404, page
     visitor.send(f"/control/accounts/{account}/pauses", action="pause")
     assert account_of(stranger, account)["paused"] is False
+
+
+def test_a_link_to_the_customers_own_page_is_handed_on(visitor: Visitor) -> None:
+    account = visitor.company.account(USD=1000)
+    made = visitor.send(f"/control/accounts/{account}/admin/customer-page")
+    assert made.status == 200
+    address = made.attribute(r'id="link" value="([^"]+)"')
+    assert "/me/" in address
+    assert "once" not in made.words.partition("Send it to the customer.")[2].partition("It is shown")[0]
+    page = visitor.visit("/me/" + address.rpartition("/")[2])
+    assert (page.status, "Ada" in page.words) == (200, True)
