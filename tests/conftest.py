@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tenuto.server import Server, wait_until_ready
 from tenuto.service.usage import open_lanes
 from tenuto.store.database import Database, migrate
 from tests.client import Client, Company
+from tests.receivers import Receivers
 from tests.simulated import Simulated
 
 EPOCH = datetime(2030, 1, 15, 12, tzinfo=UTC)
@@ -95,6 +97,18 @@ def stripe() -> Iterator[Simulated]:
         yield found
 
 
+@contextmanager
+def running(settings: Settings) -> Iterator[Server]:
+    """A service that takes work, and is stopped in the end."""
+    server = Server(settings)
+    server.start()
+    try:
+        assert wait_until_ready(*server.address, seconds=30)
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def service(
     new_database: Callable[[str], str], stripe: Simulated, tmp_path_factory: pytest.TempPathFactory
@@ -110,13 +124,32 @@ def service(
         stripe_url=stripe.url,
         sandbox_url=stripe.url,
     )
-    server = Server(settings)
-    server.start()
-    try:
-        assert wait_until_ready(*server.address, seconds=30)
+    with running(settings) as server:
         yield server
-    finally:
-        server.stop()
+
+
+@pytest.fixture(scope="session")
+def calling_service(new_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running service with a courier that delivers to this machine too, and two workers that may call it."""
+    settings = Settings(
+        port=0,
+        database=new_database("calling"),
+        data=str(tmp_path_factory.mktemp("calling")),
+        registration="open",
+        log_level="critical",
+        sandbox="off",
+        private_webhooks="on",
+        workers=2,
+    )
+    with running(settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def receivers() -> Iterator[Receivers]:
+    """Receivers, to be opened as a test needs them."""
+    with Receivers() as found:
+        yield found
 
 
 @pytest.fixture

@@ -434,7 +434,7 @@ def test_captures_of_an_account_are_suspended_and_resumed(visitor: Visitor) -> N
     page = f"/control/accounts/{account}/pauses"
     visitor.send(page, action="suspend_capture")
     assert account_of(visitor, account)["capture_suspended"] is True
-    visitor.send(page, action="resume_capture", skipped="void")
+    visitor.send(f"{page}/captures", skipped="void")
     assert account_of(visitor, account)["capture_suspended"] is False
 
 
@@ -491,7 +491,7 @@ def test_skipped_captures_are_ticked_to_be_processed_or_voided(visitor: Visitor)
     states = {name: company.call("GET", f"/v1/payments/{id}").data["status"] for name, id in skipped.items()}
     assert states["voided"] == "voided"
     assert states["processed"] in {"pending", "succeeded"}
-    visitor.send("/control/engine", action="resume_capture", skipped="process")
+    visitor.send("/control/engine/captures", skipped="process")
     assert company.call("GET", "/v1/companies/{company}/pauses").data["capture_suspended"] is False
 
 

@@ -110,6 +110,14 @@ def test_a_plan_is_published_from_the_form(visitor: Visitor) -> None:
         ([], {"renewal_MONTHLY": ""}, "renewal_MONTHLY"),
         ([], {"name": ""}, "name"),
         ([], {"currency": "U S"}, "currency"),
+        ([], {"currency": "usd"}, "currency"),
+        ([("balance", {**GB, "denomination": "Usd"})], {}, "balance_denomination:0"),
+        ([("balance", {**GB, "overage_denomination": "eur"})], {}, "balance_overage_denomination:0"),
+        ([("price", CHAT), ("price", {**CHAT, "type": "B", "denomination": "usd"})], {}, "price_denomination:1"),
+        ([("flag", {"name": "f", "kind": "metered", "value": "usd"})], {}, "flag_value:0"),
+        ([("price", {**CHAT, "model": "per_unit", "amount": "1e-9999999"})], {}, "price_amount:0"),
+        ([("price", {**CHAT, "tiers": "beyond: 1e9999999"})], {}, "price_tiers:0"),
+        ([], {"renewal_MONTHLY": "1e-99999999"}, "renewal_MONTHLY"),
         ([], {"code": "p q"}, "code"),
         ([], {"trial_days": "9999"}, "trial_days"),
         ([], {"spend_cap": "1", "minimum_spend": "2"}, "minimum_spend"),
@@ -257,6 +265,21 @@ def test_a_form_that_is_sent_as_it_came_changes_nothing(visitor: Visitor) -> Non
         assert {field: str(after["balances"][name][field]) for field in before} == {
             field: str(value) for field, value in before.items()
         }
+
+
+def test_a_plan_keeps_a_token_that_it_already_has_whatever_it_is_called(visitor: Visitor) -> None:
+    company = visitor.company
+    plan_id = company.plan(balances={"usd": {"amount": 5}, "storage_gb": {"amount": 1}})
+    fields = fields_of(visitor.visit(f"/control/plans/{plan_id}/edit").text)
+
+    more = {**fields, "renewal_MONTHLY": "12.00"}
+    assert "Publish version 2" in visitor.send(f"/control/plans/{plan_id}/edit", **more).words
+    assert "Version 2 is published" in visitor.send(f"/control/plans/{plan_id}/publish", **more).words
+    assert set(company.call("GET", f"/v1/plans/{plan_id}").data["balances"]) == {"usd", "storage_gb"}
+    wrong = {**more, "version": "2", "balance_denomination": ["usd", "eur"]}
+    for step in ("edit", "publish"):
+        seen = visitor.send(f"/control/plans/{plan_id}/{step}", **wrong)
+        assert (seen.status, "Did you mean EUR?" in seen.words) == (422, True), step
 
 
 def test_a_change_is_reviewed_before_it_is_published(visitor: Visitor) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
 import pytest
 
 from tenuto.core.topic import TOPICS
-from tenuto.engine import Settings
-from tenuto.server import Server, wait_until_ready
+from tenuto.server import Server
 from tests.client import Client
 from tests.console.colleagues import colleague
 from tests.console.visitor import Seen, Visitor
@@ -22,39 +21,11 @@ AT = "/control/settings/webhooks"
 PLAIN: dict[str, Any] = {"url": "", "username": "", "password": "", "description": "", "max_in_flight": "2"}
 
 
-@pytest.fixture(scope="module")
-def calling_service(new_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running service with a courier that delivers to this machine too."""
-    settings = Settings(
-        port=0,
-        database=new_database("console_calling"),
-        data=str(tmp_path_factory.mktemp("console_calling")),
-        registration="open",
-        log_level="critical",
-        sandbox="off",
-        private_webhooks="on",
-    )
-    server = Server(settings)
-    server.start()
-    try:
-        assert wait_until_ready(*server.address, seconds=30)
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture
 def visitor(calling_service: Server) -> Iterator[Visitor]:
     """The owner of a fresh company of the service that calls, signed in."""
     with Client(*calling_service.address) as client:
         yield Visitor.signed_up(client, calling_service.address)
-
-
-@pytest.fixture(scope="module")
-def receivers() -> Iterator[Receivers]:
-    """Receivers, to be opened as a test needs them."""
-    with Receivers() as found:
-        yield found
 
 
 def secret_of(seen: Seen) -> str:

@@ -224,3 +224,10 @@ def test_a_session_ends_after_half_a_day() -> None:
 def test_a_password_is_fresh_for_a_quarter_of_an_hour() -> None:
     assert session(authenticated_at=FRESH - SECOND).is_fresh(NOW)
     assert not session(authenticated_at=FRESH).is_fresh(NOW)
+
+
+def test_there_are_the_roles_that_there_are() -> None:
+    for role in ROLES:
+        judge_role(role)
+    with pytest.raises(Refusal, match="is one of owner, admin"):
+        judge_role("root")

@@ -6,13 +6,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tenuto.engine import Settings
-from tenuto.server import Server, wait_until_ready
+from tenuto.server import Server
 from tests.client import Client, Company
 from tests.counting import Sites
 from tests.members import Members
@@ -22,26 +21,10 @@ PAUSE_SECONDS = 0.4
 SITE = {"class": "App\\Models\\Site", "basename": "Site"}
 
 
-@pytest.fixture(scope="module")
-def service(new_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture
+def service(calling_service: Server) -> Server:
     """Two workers that may call services of this machine."""
-    settings = Settings(
-        port=0,
-        database=new_database("clearances"),
-        data=str(tmp_path_factory.mktemp("clearances")),
-        registration="open",
-        log_level="warning",
-        sandbox="off",
-        private_webhooks="on",
-        workers=2,
-    )
-    server = Server(settings)
-    server.start()
-    try:
-        assert wait_until_ready(*server.address, seconds=30)
-        yield server
-    finally:
-        server.stop()
+    return calling_service
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ import asyncpg
 import pytest
 
 from tenuto.engine import Settings
-from tenuto.server import RESTART_SECONDS, Server, wait_until_ready
+from tenuto.server import RESTART_SECONDS, Server
 from tenuto.store.deliveries import COURIER_LOCK
 from tests.client import Client
+from tests.conftest import running
 from tests.hearing import Hearer, Hook
 from tests.receivers import Message, Receiver, Receivers, Visit, answer, until
 
@@ -32,17 +33,6 @@ IN_FLIGHT: Final = 2
 DUPLICATES_A_KILL: Final = 2
 EACH: Final = 12
 """Events around one death."""
-
-
-@contextmanager
-def running(settings: Settings) -> Iterator[Server]:
-    server = Server(settings)
-    server.start()
-    try:
-        assert wait_until_ready(*server.address, seconds=30)
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -311,6 +311,7 @@ async def change_plan(call: Call) -> Answer:
     if given.preview:
         await call.account()
         return _answered(await service.preview_change(call.engine, call.environment, account_id, ask))
+    call.caller.needs_for_money("payments:write")
     once = call.idempotency()
 
     async def begin(unit: Unit) -> Begun:
@@ -391,6 +392,8 @@ async def cancel_plan(call: Call) -> Answer:
     given = call.decoded(CancelPlanIn) if call.body else CancelPlanIn()
     if given.at_period_end and given.prorate:
         raise invalid("prorate", "gives back what is unused now; at the end of the period nothing is.")
+    if given.prorate and not given.preview:
+        call.caller.needs_for_money("payments:write")
     decide = service.cancelling(at_end=given.at_period_end, prorates=given.prorate)
     return await _simple(call, decide, preview=given.preview)
 

@@ -340,12 +340,20 @@ async def revoke_key(call: Call) -> Answer:
     )
 
 
+def _judge_person(call: Call, given: AccountIn) -> None:
+    """What opens on credit, or pays for a plan at once, takes more of a person than opening an account."""
+    for is_given, scope in ((given.plan_id, "payments:write"), (given.credit_limit is not None, "balances:write")):
+        if is_given:
+            call.caller.needs_for_money(scope)
+
+
 async def open_account(call: Call) -> Answer:
     """An account for an end customer."""
     call.company()
     given = call.decoded(AccountIn)
     if len(given.billing_address_id):
         raise invalid("billing_address_id", "is not served yet.", "not_supported_yet")
+    _judge_person(call, given)
     fields: dict[str, Any] = {
         "name": bodies.text(given.name, "name", NAME_MAX),
         "email": email(given.email, "email"),
@@ -499,6 +507,8 @@ async def edit_account(call: Call) -> Answer:
     account_id = call.id("a", "account_id")
     given, tree = bodies.decode(call.body, AccountChange)
     changes: dict[str, object] = {}
+    if "credit_limit" in tree:
+        call.caller.needs_for_money("balances:write")
     if given.name is not None:
         changes["name"] = bodies.text(given.name, "name", NAME_MAX)
     if given.email is not None:

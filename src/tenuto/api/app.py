@@ -74,13 +74,11 @@ from .tokens import Member
 from .usage import error_body
 
 ROUTES: Final = (
-    *(*accounts.ROUTES, *clock.ROUTES, *catalog.ROUTES, *plans.ROUTES, *usage.ROUTES),
-    *forecast.ROUTES,
+    *(*accounts.ROUTES, *users.ROUTES, *clock.ROUTES),
+    *(*catalog.ROUTES, *plans.ROUTES, *forecast.ROUTES, *usage.ROUTES),
     *(*account_plans.ROUTES, *grants.ROUTES, *flags.ROUTES, *pauses.ROUTES),
-    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES, *requests.ROUTES, *reports.ROUTES),
-    *(*webhooks.ROUTES, *deliveries.ROUTES),
-    *portal.ROUTES,
-    *users.ROUTES,
+    *(*cards.ROUTES, *refills.ROUTES, *payments.ROUTES, *invoices.ROUTES, *requests.ROUTES, *portal.ROUTES),
+    *(*reports.ROUTES, *webhooks.ROUTES, *deliveries.ROUTES),
     *organizations.ROUTES,
     *organization_plans.ROUTES,
     *organization_invoices.ROUTES,

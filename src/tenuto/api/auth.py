@@ -53,6 +53,11 @@ class Caller(NamedTuple):
             who = "a key with" if self.user is None else "a user with a role that has"
             raise Refusal("insufficient_scope", f"This call needs {who} the scope {scope}.", scope=scope)
 
+    def needs_for_money(self, scope: str) -> None:
+        """The same where a person does something that can charge or owe, whatever a key may: roles tell it apart."""
+        if self.user is not None:
+            self.needs(scope)
+
 
 def caller_of(environment: Environment, user: User) -> Caller:
     """Somebody who is signed in, as the caller of one half of their company."""

@@ -233,12 +233,14 @@ async def replay_event(call: Call) -> Answer:
         once=call.idempotency(),
     )
     try:
-        return await submitted(call, account_id, request)
+        answer = await submitted(call, account_id, request)
     except Refusal as refusal:
         path = refusal.details.get("path")
         if isinstance(path, str):
             refusal.details["path"] = path.removeprefix("events[0].")
         raise
+    await call.tell_by_hand(answer)
+    return answer
 
 
 def _render_replayed(decision: Decision) -> Answer:

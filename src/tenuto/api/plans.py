@@ -105,6 +105,7 @@ class PlanMovedOut(shapes.Shape):
 async def move_accounts(call: Call) -> Answer:
     """Let every account on an older version of a plan change to the latest one with its next renewal."""
     plan_id = call.id("p", "plan_id")
+    call.caller.needs_for_money("payments:write")
     found = await subscriptions.move_accounts(call.engine, call.environment, plan_id)
     await call.tell()
     return Answer(200, shapes.wrapped(PlanMovedOut(found.moved, dict(found.refused))))

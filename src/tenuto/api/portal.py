@@ -218,14 +218,23 @@ async def _shown(
     return _page(whole(shown), status, headers_of(link))
 
 
+def _host_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
+
+
 def _refuse_foreign(engine: Engine, request: Request[Any, Any, Any]) -> None:
-    """Raises Refusal ``foreign_form`` where another site sent the form. Browsers say so by themselves."""
+    """Raises Refusal where another site sent the form, or no browser. Browsers say so by themselves."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise Refusal("unsupported_media_type", "Send the form as a browser does.")
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None and site != "same-origin":
         raise Refusal("foreign_form")
     if origin is not None and origin != "null":
-        ours = urlsplit(engine.public_url).netloc
-        if urlsplit(origin).netloc not in {ours, request.headers.get("host", "")}:
+        if _host_of(origin) not in {_host_of(engine.public_url), request.headers.get("host", "")}:
             raise Refusal("foreign_form")
     elif site is None:
         raise Refusal("foreign_form")

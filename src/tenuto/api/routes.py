@@ -200,6 +200,11 @@ class Call:
         if telling is not None:
             await tell_apart(self.engine, telling)
 
+    async def tell_by_hand(self, answer: Answer) -> None:
+        """Write down what a user did to an event, which its lane has saved; what keys do to events is their work."""
+        if self.caller.user is not None and not answer.is_replay:
+            await self.tell()
+
     async def _tell(self, unit: Unit) -> None:
         """Write down who does this, in the unit that does it."""
         telling = self._telling()

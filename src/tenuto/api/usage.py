@@ -368,7 +368,9 @@ async def _end(call: Call, account_id: int, ending: Ending) -> Answer:
         ending=ending,
         once=call.idempotency(),
     )
-    return await submitted(call, account_id, request)
+    answer = await submitted(call, account_id, request)
+    await call.tell_by_hand(answer)
+    return answer
 
 
 async def get_event(call: Call) -> Answer:

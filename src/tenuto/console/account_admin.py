@@ -157,8 +157,11 @@ async def edit(visit: Visit) -> Response[Any]:
     body: dict[str, Any] = {
         "name": visit.field("name"),
         "email": visit.field("email"),
-        "credit_limit": read_amount(limit, await currency_of(visit), "credit_limit") if limit else None,
     }
+    credit_limit = read_amount(limit, await currency_of(visit), "credit_limit") if limit else None
+    if credit_limit != before["credit_limit"]:
+        # A role that may change the name need not be one that may lend.
+        body["credit_limit"] = credit_limit
     if metadata.split() != spelled_metadata(before["metadata"]).split():
         body["metadata"] = read_metadata(metadata)
     await visit.do("PUT", _ACCOUNT, body, account_id=account_id)

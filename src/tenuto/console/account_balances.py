@@ -11,6 +11,7 @@ from tenuto.core.outcomes import invalid
 
 from . import accounts
 from .formats import amount, read_amount
+from .forms import read_denomination
 from .frame import Page, Visit
 from .tables import Column, Listing, show
 
@@ -68,7 +69,7 @@ async def balance_page(visit: Visit) -> Response[Any]:
 
 async def open_balance(visit: Visit) -> Response[Any]:
     """Open a balance."""
-    account_id, denomination = visit.param("account_id"), visit.field("denomination")
+    account_id, denomination = visit.param("account_id"), read_denomination(visit.field("denomination"))
     body: dict[str, Any] = {}
     if visit.field("amount"):
         body["amount"] = read_amount(visit.field("amount"), denomination)
@@ -94,7 +95,7 @@ async def deposit(visit: Visit) -> Response[Any]:
     place = _of(visit)
     source = visit.field("source")
     body: dict[str, Any] = {"amount_to_deposit": read_amount(visit.field("units"), place["denomination"], "units")}
-    paid_in = source or visit.field("currency")
+    paid_in = source or read_denomination(visit.field("currency"), "currency")
     body["amount_to_charge"] = read_amount(visit.field("charge"), paid_in, "charge")
     body["charge_against_denomination" if source else "currency"] = paid_in
     done = await visit.do("POST", f"{_BALANCE}/deposit", body, **place)
@@ -120,7 +121,7 @@ async def refill(visit: Visit) -> Response[Any]:
     """Set how the balance is refilled by itself."""
     place = _of(visit)
     denomination, source = place["denomination"], visit.field("source")
-    paid_in = source or visit.field("currency")
+    paid_in = source or read_denomination(visit.field("currency"), "currency")
     threshold = visit.field("threshold")
     body: dict[str, Any] = {
         "threshold": read_amount(threshold, denomination, "threshold") if threshold else None,
@@ -156,7 +157,7 @@ async def grant(visit: Visit) -> Response[Any]:
     if visit.field("expires_on"):
         body["expires_at"] = f"{visit.field('expires_on')}T00:00:00Z"
     if visit.field("price"):
-        currency = visit.field("currency")
+        currency = read_denomination(visit.field("currency"), "currency")
         body |= {"price": read_amount(visit.field("price"), currency, "price"), "price_denomination": currency}
     if visit.field("reason"):
         body["reason"] = visit.field("reason")

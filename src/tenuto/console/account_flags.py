@@ -12,6 +12,7 @@ from tenuto.core.outcomes import invalid
 
 from . import accounts
 from .formats import read_amount
+from .forms import read_denomination
 from .frame import Page, Visit
 from .tables import Column, Listing, show
 
@@ -68,7 +69,7 @@ def read_flag(kind: str, text: str) -> bool | int | str | dict[str, str]:
         case "text":
             return text
         case "metered":
-            return {"metered": text}
+            return {"metered": read_denomination(text, "value")}
         case _:
             raise invalid("type", f"is one of {', '.join(name for name, _ in TYPES)}.")
 

@@ -232,9 +232,9 @@ PAGES: Final = (
     Page("POST", f"{_HERE}/preview", preview_change, "accounts:write"),
     Page("POST", f"{_HERE}/change", change, "accounts:write", fresh=True),
     Page("POST", f"{_HERE}/preview-end", preview_end, "accounts:write"),
-    Page("POST", f"{_HERE}/cancel", cancel, "accounts:write"),
+    Page("POST", f"{_HERE}/cancel", cancel, "accounts:write", fresh=True),
     Page("POST", f"{_HERE}/pause", pause, "accounts:write"),
     Page("POST", f"{_HERE}/resume", resume, "accounts:write"),
-    Page("POST", f"{_HERE}/renew", renew, "payments:write"),
+    Page("POST", f"{_HERE}/renew", renew, "payments:write", fresh=True),
     Page("POST", f"{_HERE}/drop", drop, "accounts:write"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -35,13 +36,17 @@ from . import (
 from .frame import HEADERS, Asked, House, Page, attend, closed
 
 REPORT_MAX: Final = 4096
+REPORT_SECONDS: Final = 1.0
+"""At most one report is written down in so many seconds: anybody can send one."""
+_REPORTED: Final = [0.0]
 _log = structlog.get_logger()
 
 PAGES: Final = (
-    *(*credit.PAGES, *issuers.PAGES, *webhook_logs.PAGES),
-    *(*account_plan.PAGES, *account_flags.PAGES, *engine_pauses.PAGES),
-    *(*home.PAGES, *accounts.PAGES, *account_admin.PAGES, *account_balances.PAGES, *money.PAGES),
-    *(*invoices.PAGES, *plans.PAGES, *reports.PAGES, *settings.PAGES, *webhooks.PAGES, *people.PAGES),
+    *home.PAGES,
+    *(*accounts.PAGES, *account_admin.PAGES, *account_balances.PAGES, *account_plan.PAGES, *account_flags.PAGES),
+    *(*money.PAGES, *invoices.PAGES, *plans.PAGES, *reports.PAGES),
+    *(*settings.PAGES, *credit.PAGES, *issuers.PAGES, *webhooks.PAGES, *webhook_logs.PAGES),
+    *(*engine_pauses.PAGES, *people.PAGES),
 )
 """Every page for those who are signed in."""
 
@@ -73,7 +78,9 @@ async def _csp_report(house: House, request: Asked) -> Response[Any]:  # noqa: A
         body += chunk
         if len(body) > REPORT_MAX:
             break
-    _log.warning("csp_report", report=body[:REPORT_MAX].decode("ascii", "replace"))
+    if time.monotonic() >= _REPORTED[0] + REPORT_SECONDS:
+        _REPORTED[0] = time.monotonic()
+        _log.warning("csp_report", report=body[:REPORT_MAX].decode("ascii", "replace"))
     return Response(b"", status_code=204, headers=HEADERS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from litestar import Response
@@ -13,7 +13,18 @@ from tenuto.core.subscription import FAILED_RENEWALS
 from tenuto.core.topic import LEVEL_FIELDS
 
 from .formats import read_amount, typed_amount
-from .forms import REFUSED, read_duration, rows_of, said, spelled_duration, typed, typed_duration, whole, whole_or_none
+from .forms import (
+    REFUSED,
+    read_denomination,
+    read_duration,
+    rows_of,
+    said,
+    spelled_duration,
+    typed,
+    typed_duration,
+    whole,
+    whole_or_none,
+)
 from .frame import Page, Visit
 from .settings import COMPANY, ROOT
 
@@ -95,13 +106,13 @@ async def credit(visit: Visit) -> Response[Any]:
     return _credit_page(visit, company, _credit_form(company))
 
 
-def _level(index: int, row: Mapping[str, str]) -> dict[str, Any]:
+def _level(index: int, row: Mapping[str, str], known: Collection[str]) -> dict[str, Any]:
     if row["kind"] not in KINDS:
         raise invalid(f"levels[{index}]", "is one of those that there are.")
     flag = row["flag"] if row["action"] == "flag" else ""
     return {
         row["kind"]: whole(row["value"], f"levels[{index}]"),
-        "denomination": row["of"] or None,
+        "denomination": read_denomination(row["of"], f"levels[{index}].denomination", known) or None,
         "action": row["action"],
         "flag": flag or None,
     }
@@ -120,7 +131,8 @@ def _credit_body(form: Mapping[str, Any], company: Mapping[str, Any]) -> dict[st
     }
     # What was not touched is not set: a company that never chose its levels follows those that are shipped.
     if form["levels"] != [_level_row(level) for level in company["levels"]]:
-        body["levels"] = [_level(index, row) for index, row in enumerate(form["levels"])]
+        known = {level["denomination"] for level in company["levels"]} - {None}
+        body["levels"] = [_level(index, row, known) for index, row in enumerate(form["levels"])]
     return body
 
 

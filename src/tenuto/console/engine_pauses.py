@@ -38,7 +38,6 @@ OF_ACCOUNT: Final[Mapping[str, Control]] = {
     "suspend_usage": Control("suspend_usage", "accounts:write", "Usage is suspended: events are kept aside."),
     "resume_usage": Control("resume_usage", "accounts:write", "Usage goes on."),
     "suspend_capture": Control("suspend_capture", "payments:write", "Captures are suspended.", takes_reason=False),
-    "resume_capture": Control("resume_capture", "payments:write", "Captures go on.", takes_reason=False),
 }
 OF_COMPANY: Final[Mapping[str, Control]] = {
     "pause": Control("pause", "company:write", "All accounts are paused."),
@@ -46,8 +45,9 @@ OF_COMPANY: Final[Mapping[str, Control]] = {
     "suspend_usage": Control("suspend_usage", "company:write", "Usage is suspended: all events are kept aside."),
     "resume_usage": Control("resume_usage", "company:write", "Usage goes on."),
     "suspend_capture": Control("suspend_capture", "payments:write", "Captures are suspended.", takes_reason=False),
-    "resume_capture": Control("resume_capture", "payments:write", "Captures go on.", takes_reason=False),
 }
+CAPTURES_GO_ON: Final = Control("resume_capture", "payments:write", "Captures go on.", takes_reason=False)
+"""Stands by itself, for it charges cards, so it asks for the password; what stops something must not."""
 
 
 def _asked(visit: Visit, control: Control) -> dict[str, Any]:
@@ -91,6 +91,13 @@ async def change_account(visit: Visit) -> Response[Any]:
     return visit.go(f"/control/accounts/{account_id}/pauses", control.said)
 
 
+async def resume_captures(visit: Visit) -> Response[Any]:
+    """Let the captures of an account go on, with those that were skipped or without."""
+    account_id = visit.param("account_id")
+    await _do(visit, CAPTURES_GO_ON, "/accounts/{account_id}", account_id=account_id)
+    return visit.go(f"/control/accounts/{account_id}/pauses", CAPTURES_GO_ON.said)
+
+
 # --- the whole half ---------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +131,12 @@ async def change_engine(visit: Visit) -> Response[Any]:
     control = _control(visit, OF_COMPANY)
     await _do(visit, control, "/companies/{company_id}")
     return visit.go("/control/engine", control.said)
+
+
+async def resume_all_captures(visit: Visit) -> Response[Any]:
+    """Let the captures of the whole half go on, with those that were skipped or without."""
+    await _do(visit, CAPTURES_GO_ON, "/companies/{company_id}")
+    return visit.go("/control/engine", CAPTURES_GO_ON.said)
 
 
 async def settle_events(visit: Visit) -> Response[Any]:
@@ -169,8 +182,16 @@ async def _each(visit: Visit, one: Callable[[str], Awaitable[None]], done: str) 
 PAGES: Final = (
     Page("GET", "/control/accounts/{account_id}/pauses", account_pauses, "accounts:read"),
     Page("POST", "/control/accounts/{account_id}/pauses", change_account),
+    Page(
+        "POST",
+        "/control/accounts/{account_id}/pauses/captures",
+        resume_captures,
+        CAPTURES_GO_ON.scope,
+        fresh=True,
+    ),
     Page("GET", "/control/engine", engine, "company:read"),
     Page("POST", "/control/engine", change_engine),
+    Page("POST", "/control/engine/captures", resume_all_captures, CAPTURES_GO_ON.scope, fresh=True),
     Page("POST", "/control/engine/events", settle_events, "events:write"),
-    Page("POST", "/control/engine/payments", settle_payments, "payments:write"),
+    Page("POST", "/control/engine/payments", settle_payments, "payments:write", fresh=True),
 )

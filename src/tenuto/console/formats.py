@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -31,7 +31,13 @@ _BAD: Final = frozenset(
 _SLOW: Final = frozenset(
     {"draft", "intended", "open", "paused", "pending", "pending_card", "processing", "skipped", "suspended", "waiting"}
 )
+TYPED_MAX: Final = 40
+"""How many characters a number has at most as it is typed, separators and all."""
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+_TYPED: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", re.ASCII)
+_SEPARATORS: Final = re.compile(r"[ _,\u00a0\u202f]")
+_EXACT: Final = Context(prec=2 * TYPED_MAX)
+"""Wide enough that shifting the point of a typed number rounds nothing."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -61,16 +67,36 @@ def amount(value: int | str | Decimal | None, denomination: str | None, locale: 
     return f"{format_decimal(whole, format='#,##0.' + '0' * digits, locale=locale)} {denomination}"
 
 
+def without_separators(text: str) -> str:
+    """Digits as they are typed, without what people put between them: 1,000 is 1000."""
+    return _SEPARATORS.sub("", text)
+
+
+def read_number(text: str, path: str, example: str = "12.50") -> Decimal:
+    """A number in plain decimal writing: a sign, digits, one point. Raises Refusal ``invalid_field``.
+
+    An exponent is refused, for it writes in a few characters what no field means and what takes long to work out.
+    """
+    if len(text) > TYPED_MAX:
+        raise invalid(path, f"takes at most {TYPED_MAX} characters.")
+    plain = without_separators(text.strip())
+    if not _TYPED.fullmatch(plain):
+        raise invalid(path, f"takes a number in plain digits, such as {example}.")
+    return Decimal(plain)
+
+
+def shifted(value: Decimal, places: int) -> Decimal:
+    """A number that was typed with its point moved to the right, to the last digit: 0.03 by two places is 3."""
+    return value.scaleb(places, _EXACT)
+
+
 def read_amount(text: str, denomination: str, path: str = "amount") -> int:
     """An amount as somebody types it, in the smallest unit: 12.50 USD is 1250. Raises Refusal ``invalid_field``."""
     exponent = CURRENCY_EXPONENTS.get(denomination, 0)
-    try:
-        typed = Decimal(text.replace(",", "").replace("_", "").replace(" ", ""))
-    except InvalidOperation as error:
-        raise invalid(path, "takes a number, such as 12.50.") from error
-    if not typed.is_finite() or abs(typed) > AMOUNT_MAX:
+    typed = read_number(text, path)
+    if abs(typed) > AMOUNT_MAX:
         raise invalid(path, "is too large.")
-    units = typed.scaleb(exponent)
+    units = shifted(typed, exponent)
     if units != units.to_integral_value():
         raise invalid(
             path, f"takes at most {exponent} digits after the point." if exponent else "takes a whole number."

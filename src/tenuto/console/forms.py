@@ -1,4 +1,4 @@
-"""What forms of Settings hold, read as the API takes it, and kept as it was typed where the API refuses.
+"""What forms hold, read as the API takes it, and kept as it was typed where the API refuses.
 
 A form has one path for reading and for sending. Where the API refuses, the same page comes again with what was typed
 and with the reason in the words of the form; where it agrees, the browser is sent on.
@@ -7,34 +7,38 @@ and with the reason in the words of the form; where it agrees, the browser is se
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from tenuto.core.money import is_fiat
 from tenuto.core.outcomes import Refusal, invalid
 
+from .formats import without_separators
 from .frame import Visit
 
 REFUSED: Final = 422
 """The status of a form that comes back."""
 UNITS: Final = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
-DIGITS_MAX: Final = 15
-_PATH: Final = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[A-Za-z0-9_]+(?:\[\d+\])?)*): ")
+DIGITS_MAX: Final = 16
+"""How many digits a whole number has at most: those of the largest amount."""
+WHOLE: Final = re.compile(rf"-?[0-9]{{1,{DIGITS_MAX}}}", re.ASCII)
+"""A whole number."""
 _PLACE: Final = re.compile(r"\[(\d+)\]")
-_SECTIONS: Final = ("invoicing.", "refill_caps.", "plans.")
+_SECTIONS: Final = ("invoicing.", "refill_caps.", "plans.", "plan.")
 
 
 def said(refusal: Refusal) -> str:
     """Why something was refused, with the field in words: ``levels[1].flag: …`` is Levels 2, flag: …."""
-    found = _PATH.match(refusal.message)
-    if found is None:
+    path = str(refusal.details.get("path") or "")
+    head = f"{path}: "
+    if not path or not refusal.message.startswith(head):
         return refusal.message
-    path = found[1]
     for section in _SECTIONS:
         path = path.removeprefix(section)
     words = _PLACE.sub(lambda place: f" {int(place[1]) + 1}", path).replace("_", " ").replace(".", ", ")
-    return f"{words[0].upper()}{words[1:]}: {refusal.message[found.end() :]}"
+    return f"{words[0].upper()}{words[1:]}: {refusal.message.removeprefix(head)}"
 
 
 def typed(visit: Visit, *names: str) -> dict[str, Any]:
@@ -51,8 +55,8 @@ def rows_of(visit: Visit, *names: str) -> list[dict[str, str]]:
 
 def whole(text: str, path: str) -> int:
     """A whole number as it was typed. Raises Refusal ``invalid_field``."""
-    plain = text.replace(" ", "").replace(",", "")
-    if not re.fullmatch(r"-?[0-9]{1,15}", plain, re.ASCII):
+    plain = without_separators(text)
+    if not WHOLE.fullmatch(plain):
         raise invalid(path, "takes a whole number.")
     return int(plain)
 
@@ -60,6 +64,18 @@ def whole(text: str, path: str) -> int:
 def whole_or_none(text: str, path: str) -> int | None:
     """The same; nothing typed is None."""
     return whole(text, path) if text else None
+
+
+def read_denomination(text: str, path: str = "denomination", known: Collection[str] = ()) -> str:
+    """A denomination as somebody types it. Raises Refusal ``invalid_field`` for a currency in another case: ``usd``.
+
+    The API takes ``usd`` for a token like any other, counted in whole units beside USD; nobody who types it means that.
+    ``known`` are those that are there already, which may stay as they are.
+    """
+    currency = text.upper()
+    if is_fiat(currency) and text not in {currency, *known}:
+        raise invalid(path, f"Did you mean {currency}?")
+    return text
 
 
 def spelled_duration(name: str, seconds: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ token; a refusal goes back to where it came from, as a note. Sources: bar 4.9 an
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -42,6 +43,16 @@ FORM_MAX: Final = 256 * 1024
 FIELDS_MAX: Final = 2000
 QUERY_MAX: Final = 50
 NOTE_MAX: Final = 400
+COMPANY_COOKIE: Final = "tenuto_company"
+COMPANY_SECONDS: Final = 365 * 86_400
+PAGE_SECONDS: Final = 15.0
+"""How long a page may take to be made, whatever the database does."""
+WORK_SECONDS: Final = 75.0
+"""The same of a form, which may ask the provider or move a clock, and of a report."""
+COOKIE_MAX: Final = 3500
+"""How long the value of a cookie may be, lest browsers drop it."""
+_OF_BOTH_HALVES: Final = frozenset({"/control/mode", "/control/sign-out"})
+"""Forms that mean the same whichever half their page showed."""
 ROWS: Final = 50
 HEADERS: Final = {
     "cache-control": "no-store",
@@ -74,6 +85,7 @@ _STATUSES: Final = {
     Kind.TOO_LARGE: 413,
     Kind.UNREADABLE: 400,
 }
+BUSY: Final = "The service is busy, or its database does not answer. Try it again in a moment; nothing is done twice."
 _log = structlog.get_logger()
 
 Asked = Request[Any, Any, Any]
@@ -291,7 +303,10 @@ def _query(request: Asked) -> dict[str, str]:
 
 def own_path(address: str) -> str:
     """The path and query of an address, which lead nowhere but to this service."""
-    found = urlsplit(address)
+    try:
+        found = urlsplit(address)
+    except ValueError:
+        return "/"
     path = found.path if found.path.startswith("/") and not found.path.startswith("//") else "/"
     if "\\" in path or not path.isprintable():
         return "/"
@@ -301,6 +316,9 @@ def own_path(address: str) -> str:
 def note_cookie(note: str, *, is_bad: bool) -> Cookie:
     """A note for the next page."""
     value = quote(f"{'!' if is_bad else '.'}{note[:NOTE_MAX]}", safe="")
+    while len(value) > COOKIE_MAX:
+        note = note[: len(note) * 3 // 4]
+        value = quote(f"{'!' if is_bad else '.'}{note}...", safe="")
     return Cookie(key=_NOTE_COOKIE, value=value, path="/", max_age=30, httponly=True, samesite="lax")
 
 
@@ -348,7 +366,8 @@ def render(template: str, locale: str, values: Mapping[str, Any]) -> str:
 
 def _shared(visit: Visit) -> dict[str, Any]:
     """What every page of somebody signed in may show."""
-    environment, token = visit.environment, csrf_of(visit.engine, visit.session)
+    environment = visit.environment
+    token = csrf_of(visit.engine, visit.session, live=environment.live)
     return {
         "visit": visit,
         "user": visit.session.user,
@@ -390,9 +409,33 @@ def session_cookie(engine: Engine, token: str | None) -> Cookie:
     )
 
 
-def csrf_of(engine: Engine, session: Session) -> str:
-    """What every form of a session carries, and no other site can know."""
-    return engine.vault.sign(f"csrf {session.digest.hex()}")
+def company_cookie(engine: Engine, company: str) -> Cookie:
+    """Which company somebody was in last, for whoever is in several with one address."""
+    return Cookie(
+        key=COMPANY_COOKIE,
+        value=company,
+        path="/control",
+        httponly=True,
+        secure=_is_secure(engine),
+        samesite="lax",
+        max_age=COMPANY_SECONDS,
+    )
+
+
+def csrf_of(engine: Engine, session: Session, *, live: bool) -> str:
+    """What every form of a session carries, and no other site can know.
+
+    It names the half of the company that the form's page showed: a form of test data does nothing to live data, though
+    another window of the session has gone there meanwhile.
+    """
+    return engine.vault.sign(f"csrf {session.digest.hex()} {'live' if live else 'test'}")
+
+
+def _host_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
 
 
 def refuse_foreign(engine: Engine, request: Asked) -> None:
@@ -402,8 +445,7 @@ def refuse_foreign(engine: Engine, request: Asked) -> None:
     if site is not None and site not in {"same-origin", "none"}:
         raise Refusal("foreign_form")
     if origin is not None and origin != "null":
-        ours = urlsplit(engine.public_url).netloc
-        if urlsplit(origin).netloc not in {ours, request.headers.get("host", "")}:
+        if _host_of(origin) not in {_host_of(engine.public_url), request.headers.get("host", "")}:
             raise Refusal("foreign_form")
     elif site is None:
         raise Refusal("foreign_form")
@@ -411,8 +453,13 @@ def refuse_foreign(engine: Engine, request: Asked) -> None:
 
 def _refuse_other_session(visit: Visit) -> None:
     given = visit.field("_csrf") or visit.request.headers.get("x-csrf", "")
-    if not hmac.compare_digest(given.encode(), csrf_of(visit.engine, visit.session).encode()):
-        raise Refusal("foreign_form", "This form is from another session: load its page again.")
+    halves = (True, False) if visit.path in _OF_BOTH_HALVES else (visit.environment.live,)
+    known = [csrf_of(visit.engine, visit.session, live=live) for live in halves]
+    if not any(hmac.compare_digest(given.encode(), one.encode()) for one in known):
+        said = "This form is of another session, or of the other half of the company: load its page again."
+        raise Refusal("foreign_form", said)
+    if not visit.field("_key") and not visit.request.headers.get("hx-request"):
+        raise Refusal("foreign_form", "This form lacks the key that lets it happen once: load its page again.")
 
 
 async def read_form(request: Asked) -> dict[str, list[str]]:
@@ -424,7 +471,7 @@ async def read_form(request: Asked) -> dict[str, list[str]]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > FORM_MAX:
-            raise Refusal("body_too_large")
+            raise Refusal("body_too_large", f"A form takes at most {FORM_MAX // 1024} kB: make it shorter.")
     try:
         return parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
     except ValueError as error:
@@ -455,17 +502,36 @@ async def environment_of(engine: Engine, session: Session) -> Environment:
 
 
 class Page(NamedTuple):
-    """A page for those who are signed in. ``scope`` is what its user needs; ``fresh``: the password, given lately."""
+    """A page for those who are signed in. ``scope`` is what its user needs; ``fresh``: the password, given lately.
+
+    ``is_slow``: it sums up, and may take as long as a form.
+    """
 
     method: str
     path: str
     serve: Callable[[Visit], Awaitable[Response[Any]]]
     scope: str | None = None
     fresh: bool = False
+    is_slow: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take."""
+        return WORK_SECONDS if self.is_slow or self.method == "POST" else PAGE_SECONDS
 
 
 async def attend(house: House, page: Page, request: Asked) -> Response[Any]:
     """One request for a page, from its cookie to its answer. Never raises but for cancellation."""
+    visit: list[Visit] = []
+    try:
+        async with asyncio.timeout(page.seconds):
+            return await _attended(house, page, request, visit)
+    except TimeoutError:
+        return _refused(visit[0] if visit else None, page, Refusal("unavailable", BUSY))
+
+
+async def _attended(house: House, page: Page, request: Asked, seen: list[Visit]) -> Response[Any]:
+    """The same, for as long as it takes; ``seen`` gets the visit once there is one."""
     engine = house.engine
     visit: Visit | None = None
     try:
@@ -477,6 +543,7 @@ async def attend(house: House, page: Page, request: Asked) -> Response[Any]:
         form = _with_kept(engine, session, await read_form(request)) if page.method == "POST" else {}
         environment = await environment_of(engine, session)
         visit = Visit(house, request, session, environment, form)
+        seen.append(visit)
         if page.method == "POST":
             _refuse_other_session(visit)
         if page.scope is not None:
@@ -488,8 +555,8 @@ async def attend(house: House, page: Page, request: Asked) -> Response[Any]:
         return await page.serve(visit)
     except Refusal as refusal:
         return _refused(visit, page, refusal)
-    except (Unavailable, Contended, TimeoutError):
-        return _refused(visit, page, Refusal("unavailable"))
+    except (Unavailable, Contended):
+        return _refused(visit, page, Refusal("unavailable", BUSY))
     except Exception as error:  # noqa: BLE001 - the last door: whatever is wrong leaves as a page
         _log.error("console", path=page.path, exc_info=error)
         return _refused(

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+import structlog
 from litestar import Response
 from litestar.response import Stream
 
@@ -21,14 +22,15 @@ from tenuto.core.event import Event, GatedEvent
 from tenuto.core.identifiers import spell, spell_of_account
 from tenuto.engine import Engine, microseconds
 from tenuto.service import users
-from tenuto.store import records
+from tenuto.store import accounts, records
 from tenuto.store.accounts import Environment
-from tenuto.store.database import Unavailable
 from tenuto.store.records import Page as Part
 from tenuto.store.records import Whose
 
 from . import sign
 from .frame import HEADERS, Page, Visit, render, session_of
+
+_log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 0.3
 LOOK_BACK: Final = timedelta(seconds=20)
@@ -51,14 +53,14 @@ async def home(visit: Visit) -> Response[Any]:
 async def steps(visit: Visit) -> Response[Any]:
     """What a company does first, ticked off as it is done."""
     plans = await visit.rows("/companies/{company_id}/plans", query={"limit": "1"})
-    accounts = await visit.rows("/companies/{company_id}/accounts", query={"limit": "1"})
+    opened = await visit.rows("/companies/{company_id}/accounts", query={"limit": "1"})
     events = await visit.rows("/companies/{company_id}/events", query={"limit": "1"})
     keys = visit.environment.keys.values()
     done = {
-        "key": any(key.last_used_at is not None for key in keys) or bool(accounts.rows),
+        "key": any(key.last_used_at is not None for key in keys) or bool(opened.rows),
         "provider": visit.environment.stripe.key is not None or _has_sandbox(visit),
         "plan": bool(plans.rows),
-        "account": bool(accounts.rows),
+        "account": bool(opened.rows),
         "event": bool(events.rows),
     }
     return visit.page("part_steps.html", done=done, is_done=all(done.values()), has_sandbox=_has_sandbox(visit))
@@ -72,8 +74,12 @@ def _has_sandbox(visit: Visit) -> bool:
 async def look_at(visit: Visit) -> Response[Any]:
     """Look at the live half of the company, or at the test half."""
     is_live = visit.field("mode") == "live"
+    async with visit.engine.database.reading() as reader:
+        found = await accounts.find_environment(reader, visit.environment.company_id, live=is_live)
+    if found is None:
+        return visit.go(visit.came_from(), "There is no live data yet: it begins with your first live key.")
     await users.look_at(visit.engine, visit.session, live=is_live)
-    return visit.go(visit.came_from())
+    return visit.go("/")
 
 
 async def sign_out(visit: Visit) -> Response[Any]:
@@ -103,7 +109,11 @@ class Live:
         self._listeners.add(queue)
         if self._task is None:
             self._task = asyncio.create_task(self._look())
-        await self._knows.wait()
+        try:
+            await self._knows.wait()
+        except asyncio.CancelledError:
+            self.leave(queue)
+            raise
         return queue
 
     def leave(self, queue: asyncio.Queue[list[Fact]]) -> None:
@@ -119,7 +129,8 @@ class Live:
         while True:
             try:
                 fresh = await self._fresh()
-            except Unavailable:
+            except Exception as error:  # noqa: BLE001 - whoever looks goes on looking
+                _log.warning("live", environment=self._environment.id, exc_info=error)
                 fresh = []
             else:
                 # What was there before anybody looked is on the page already.

@@ -14,6 +14,7 @@ from tenuto.core.invoice import InvoiceStatus
 from tenuto.core.outcomes import Refusal, invalid
 
 from .formats import read_amount
+from .forms import read_denomination, whole
 from .frame import HEADERS, Page, Visit
 from .money import account_path, movements
 from .tables import Column, Listing, answer
@@ -260,12 +261,10 @@ async def cut(visit: Visit) -> Response[Any]:
 
 async def set_terms(visit: Visit) -> Response[Any]:
     """Let an account pay by invoice."""
-    public, days = visit.field("account_id"), visit.field("terms_days")
-    if not days.isdecimal():
-        raise invalid("terms_days", "takes a number of days.")
+    public, days = visit.field("account_id"), whole(visit.field("terms_days"), "terms_days")
     body = {
-        "currency": visit.field("currency"),
-        "terms_days": int(days),
+        "currency": read_denomination(visit.field("currency"), "currency"),
+        "terms_days": days,
         "collection": visit.field("collection"),
     }
     await visit.do("PUT", "/accounts/{account_id}/invoicing", body, account_id=public)
@@ -292,7 +291,7 @@ PAGES: Final = (
     Page("POST", f"{_ONE}/void", void, _WRITE),
     Page("POST", f"{_ONE}/give-up", give_up, _WRITE),
     Page("POST", f"{_ONE}/paid", mark_paid, _WRITE),
-    Page("POST", f"{_ONE}/pay", pay, _WRITE),
+    Page("POST", f"{_ONE}/pay", pay, _WRITE, fresh=True),
     Page("POST", f"{_ONE}/credit", credit, _WRITE),
     Page("POST", f"{_ONE}/link", make_link, _WRITE),
 )

@@ -289,7 +289,7 @@ PAGES: Final = (
     Page("GET", "/control/transactions/{transaction_id}", transaction, "balances:read"),
     Page("GET", "/control/payments", payments, "payments:read"),
     Page("GET", "/control/payments/{payment_id}", payment, "payments:read"),
-    Page("POST", "/control/payments/{payment_id}/retry", retry_payment, "payments:write"),
+    Page("POST", "/control/payments/{payment_id}/retry", retry_payment, "payments:write", fresh=True),
     Page("POST", "/control/payments/{payment_id}/void", void_payment, "payments:write"),
     Page("POST", "/control/payments/{payment_id}/refund", refund_payment, "payments:write", fresh=True),
 )

@@ -27,7 +27,7 @@ WORDS: Final[Mapping[str, str]] = {
     "owner": "Everything, and may name other owners.",
     "admin": "Everything but owners.",
     "finance": "Reads all; refunds, credits, invoices, adjusts balances. No keys, plans or users.",
-    "support": "Reads all but reports; changes accounts. No money, keys or users.",
+    "support": "Reads all but reports; changes accounts, flags, pauses. Charges and lends nothing; no keys or users.",
     "read_only": "Reads all, changes nothing.",
 }
 """What each role is for, in a sentence."""

@@ -17,6 +17,7 @@ from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.plan import CADENCES
 from tenuto.plan_changes import in_place_of
 
+from .forms import REFUSED, said
 from .frame import Page, Visit
 from .plan_form import (
     BEYOND,
@@ -26,17 +27,17 @@ from .plan_form import (
     PlanForm,
     asked_of,
     body_of,
+    denominations_of,
     empty_form,
     form_of,
     place_of,
     plain_message,
-    said,
+    refuse_mistaken,
     terms_in,
     typed_form,
 )
 from .plan_terms import differences, month_of
 
-REFUSED: Final = 422
 ACCOUNTS_COUNTED: Final = 1000
 _PLANS: Final = "/companies/{company_id}/plans"
 
@@ -64,6 +65,10 @@ def _shown(visit: Visit, form: PlanForm, plan: dict[str, Any] | None, refusal: R
     )
 
 
+def _known(plan: dict[str, Any]) -> set[str]:
+    return {name for _, name in denominations_of(form_of(plan))}
+
+
 async def new_plan(visit: Visit) -> Response[Any]:
     """A form that nothing was typed into."""
     return _shown(visit, empty_form(), None)
@@ -73,6 +78,7 @@ async def publish_plan(visit: Visit) -> Response[Any]:
     """Publish a new plan."""
     form = typed_form(visit)
     try:
+        refuse_mistaken(form)
         made = await visit.do("POST", _PLANS, body_of(form))
     except Refusal as refusal:
         return _shown(visit, form, None, refusal)
@@ -92,6 +98,7 @@ async def review_plan(visit: Visit) -> Response[Any]:
     if visit.field("_again"):
         return _shown(visit, form, plan)
     try:
+        refuse_mistaken(form, _known(plan))
         body = terms_in(form)
         seen = await visit.do("POST", f"{_PLANS}/preview", {"plan": body})
     except Refusal as refusal:
@@ -119,6 +126,7 @@ async def publish_version(visit: Visit) -> Response[Any]:
             form.values["version"] = str(plan["version"])
             meanwhile = f"Somebody has published version {plan['version']} meanwhile; see what would change now."
             raise invalid("version", meanwhile)
+        refuse_mistaken(form, _known(plan))
         made = await visit.do("PUT", "/plans/{plan_id}", in_place_of(plan, terms_in(form)), plan_id=plan_id)
     except Refusal as refusal:
         return _shown(visit, form, plan, refusal)
@@ -135,6 +143,9 @@ async def preview(visit: Visit) -> Response[Any]:
     body: dict[str, Any] | None = None
     problem = ""
     try:
+        # A plan that is there may name what it always named; only its own pages know which that is.
+        if not form.values["version"]:
+            refuse_mistaken(form)
         body = body_of(form)
         seen = await visit.do("POST", f"{_PLANS}/preview", asked_of(form, body))
     except Refusal as refusal:

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from tenuto.core.money import CURRENCY_EXPONENTS
 from tenuto.core.outcomes import Refusal, invalid
 from tenuto.core.plan import CADENCES
 
-from .formats import read_amount, typed_amount
+from .formats import read_amount, read_number, shifted, typed_amount, without_separators
+from .forms import WHOLE, read_denomination, whole
 from .frame import Visit
 
 SINGLE: Final = (
@@ -54,14 +55,10 @@ MODELS: Final = (
 KINDS: Final = (("binary", "On or off"), ("limit", "Limit"), ("text", "Text"), ("metered", "Metered by a balance"))
 BEYOND: Final = "beyond"
 """What the last tier is called, the one without an end."""
-DIGITS_MAX: Final = 40
 
-_WHOLE: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 _TIER: Final = re.compile(r"\s*([^:]+?)\s*:\s*(\S+?)(?:\s+per\s+(\S+))?\s*", re.IGNORECASE)
 _INDEX: Final = re.compile(r"event_prices\[(\d+)\](?:\.(\w+))?")
-_PLACE: Final = re.compile(r"\[(\d+)\]")
 _PAIR: Final = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^=]+?)\s*=\s*(.*?)\s*')
-_SPACES: Final = re.compile(r"[ _,\u00a0\u202f]")
 
 Row = dict[str, str]
 
@@ -144,8 +141,27 @@ def _single(values: Mapping[str, str], currency: str) -> dict[str, Any]:
             found[name] = read_amount(values[name], currency, name)
     for typed, name in (("trial_days", "trial_days"), ("alert_percentage", "threshold_alert_percentage")):
         if values[typed]:
-            found[name] = _whole(values[typed], name)
+            found[name] = whole(values[typed], name)
     return found
+
+
+def denominations_of(form: PlanForm) -> Iterator[tuple[str, str]]:
+    """Every denomination that a form names, each after the path of the body that it goes to."""
+    yield "renewal_denomination", form.values["currency"]
+    for row in form.rows["balance"]:
+        yield f"balances.{row['denomination']}", row["denomination"]
+        yield f"balances.{row['denomination']}.overage_charge_denomination", row["overage_denomination"]
+    for index, row in enumerate(form.rows["price"]):
+        yield f"event_prices[{index}].denomination", row["denomination"]
+    for row in form.rows["flag"]:
+        if row["kind"] == "metered":
+            yield f"flags.{row['name']}.metered", row["value"]
+
+
+def refuse_mistaken(form: PlanForm, known: Collection[str] = ()) -> None:
+    """Raises Refusal where a form names a currency in another case; ``known`` are those that the plan has already."""
+    for path, name in denominations_of(form):
+        read_denomination(name, path, known)
 
 
 def terms_in(form: PlanForm) -> dict[str, Any]:
@@ -161,15 +177,15 @@ def asked_of(form: PlanForm, body: Mapping[str, Any]) -> dict[str, Any]:
     if form.values["preview_cadence"] in body["renewals"]:
         asked["cadence"] = form.values["preview_cadence"]
     asked["units"] = {
-        row["denomination"]: _whole(row["chosen"], f"units.{row['denomination']}")
+        row["denomination"]: whole(row["chosen"], f"units.{row['denomination']}")
         for row in form.rows["balance"]
         if row["chosen"] and row["variable"]
     }
     for index, row in enumerate(form.rows["usage"]):
         if row["quantity"]:
-            usage: dict[str, Any] = {"type": row["type"], "quantity": _SPACES.sub("", row["quantity"])}
+            usage: dict[str, Any] = {"type": row["type"], "quantity": without_separators(row["quantity"])}
             if row["events"]:
-                usage["events"] = _whole(row["events"], f"usage[{index}].events")
+                usage["events"] = whole(row["events"], f"usage[{index}].events")
             asked["usage"].append(usage)
     return asked
 
@@ -192,7 +208,7 @@ def _balance(row: Row, currency: str) -> dict[str, Any]:
         found["overage_charge_amount"] = read_price(row["overage"], into or currency, f"{path}.overage_charge_amount")
         # The price of a unit of money is said by its smallest unit.
         if row["overage_per"] not in {"", "1"}:
-            found["overage_charge_per"] = _whole(row["overage_per"], f"{path}.overage_charge_per")
+            found["overage_charge_per"] = whole(row["overage_per"], f"{path}.overage_charge_per")
         if into:
             found["overage_charge_denomination"] = into
     for typed, field_name, denomination in (
@@ -228,9 +244,9 @@ def _price(row: Row, index: int) -> dict[str, Any]:
         if row["amount"]:
             found["amount"] = read_price(row["amount"], denomination, f"{path}.amount")
         if row["per"] not in {"", "1"}:
-            found["per"] = _whole(row["per"], f"{path}.per")
+            found["per"] = whole(row["per"], f"{path}.per")
     if row["free"]:
-        found["free_units"] = _whole(row["free"], f"{path}.free_units")
+        found["free_units"] = whole(row["free"], f"{path}.free_units")
     for name in ("minimum", "cap"):
         if row[name]:
             found[name] = read_price(row[name], denomination, f"{path}.{name}")
@@ -249,11 +265,11 @@ def _tiers(text: str, denomination: str, path: str) -> list[dict[str, Any]]:
             raise invalid(path, f"a line is like 1000: 0.03, and the last one like {BEYOND}: 0.02.")
         up_to, amount, per = found.groups()
         tier: dict[str, Any] = {
-            "up_to": None if up_to.lower() == BEYOND else _whole(up_to, path),
+            "up_to": None if up_to.lower() == BEYOND else whole(up_to, path),
             "amount": read_price(amount, denomination, path),
         }
         if per is not None:
-            tier["per"] = _whole(per, path)
+            tier["per"] = whole(per, path)
         tiers.append(tier)
     return tiers
 
@@ -271,7 +287,7 @@ def _match(text: str, path: str) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    if text in {"true", "false", "null"} or _WHOLE.fullmatch(text) or text.startswith('"'):
+    if text in {"true", "false", "null"} or WHOLE.fullmatch(text) or text.startswith('"'):
         try:
             return json.loads(text)
         except ValueError:
@@ -283,7 +299,7 @@ def _flag(row: Row, path: str) -> object:
     value = row["value"]
     match row["kind"]:
         case "limit":
-            return _whole(value, path)
+            return whole(value, path)
         case "text":
             return value
         case "metered":
@@ -294,22 +310,9 @@ def _flag(row: Row, path: str) -> object:
             return value.lower() not in {"off", "no", "false"}
 
 
-def _whole(text: str, path: str) -> int:
-    plain = _SPACES.sub("", text)
-    if not _WHOLE.fullmatch(plain):
-        raise invalid(path, "takes a whole number.")
-    return int(plain)
-
-
 def read_price(text: str, denomination: str, path: str) -> str:
     """A price as it is typed, as decimal text in the smallest unit: 0.0003 USD is ``0.03``. Raises Refusal."""
-    try:
-        number = Decimal(_SPACES.sub("", text))
-    except InvalidOperation as error:
-        raise invalid(path, "takes a number, such as 0.03.") from error
-    if not number.is_finite() or len(text) > DIGITS_MAX or number.adjusted() > DIGITS_MAX:
-        raise invalid(path, "takes a number, such as 0.03.")
-    return _plain(number.scaleb(CURRENCY_EXPONENTS.get(denomination, 0)))
+    return _plain(shifted(read_number(text, path, "0.03"), CURRENCY_EXPONENTS.get(denomination, 0)))
 
 
 def typed_price(text: str | int | None, denomination: str | None) -> str:
@@ -317,7 +320,7 @@ def typed_price(text: str | int | None, denomination: str | None) -> str:
     if text is None:
         return ""
     exponent = CURRENCY_EXPONENTS.get(denomination or "", 0)
-    found = _plain(Decimal(text).scaleb(-exponent))
+    found = _plain(shifted(Decimal(text), -exponent))
     whole, _, decimals = found.partition(".")
     return f"{whole}.{decimals:0<{exponent}}" if exponent else found
 
@@ -493,16 +496,6 @@ def _place_of_balance(rest: str, form: PlanForm) -> str:
 def _row_named(name: str, form: PlanForm, group: str, by: str, what: str) -> str:
     rows = [index for index, row in enumerate(form.rows[group]) if row[by] == name]
     return f"{group}_{what}:{rows[-1]}" if rows else ""
-
-
-def said(refusal: Refusal) -> str:
-    """What a refusal says away from its field, with the field in words: ``Event prices 2, tiers: …``."""
-    path = refusal.details.get("path")
-    if not path or not refusal.message.startswith(f"{path}: "):
-        return refusal.message
-    words = _PLACE.sub(lambda place: f" {int(place[1]) + 1}", str(path).removeprefix("plan."))
-    words = words.replace("_", " ").replace(".", ", ")
-    return f"{words[:1].upper()}{words[1:]}: {refusal.message.removeprefix(f'{path}: ')}"
 
 
 def plain_message(refusal: Refusal) -> str:

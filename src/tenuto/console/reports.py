@@ -415,8 +415,8 @@ _READ: Final = "reports:read"
 PAGES: Final = (
     Page("GET", "/control/reports", reports, _READ),
     Page("GET", "/control/reports/{name}", report, _READ),
-    Page("GET", "/control/reports/{name}/figures", figures, _READ),
-    Page("GET", "/control/reports/{name}/csv", export, _READ),
+    Page("GET", "/control/reports/{name}/figures", figures, _READ, is_slow=True),
+    Page("GET", "/control/reports/{name}/csv", export, _READ, is_slow=True),
     Page("GET", "/control/figures", glance, "events:read"),
     Page("GET", "/control/parked", parked, "payments:read"),
     Page("GET", "/control/events", events, "events:read"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 from zoneinfo import available_timezones
@@ -16,6 +16,7 @@ from .forms import (
     REFUSED,
     chosen,
     lines_of,
+    read_denomination,
     read_duration,
     read_moment,
     rows_of,
@@ -285,6 +286,11 @@ async def company(visit: Visit) -> Response[Any]:
     return _company_page(visit, _company_form(await visit.get(COMPANY)))
 
 
+def _billed(row: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    path = f"billables.{row['billable']}.denomination"
+    return {"denomination": read_denomination(row["denomination"], path, known)}
+
+
 async def save_company(visit: Visit) -> Response[Any]:
     """Keep them."""
     form = {
@@ -293,6 +299,8 @@ async def save_company(visit: Visit) -> Response[Any]:
         **typed_duration(visit, "ahead_event"),
         "billables": rows_of(visit, "billable", "denomination"),
     }
+    before = _company_form(await visit.get(COMPANY))
+    known = {row["denomination"] for row in before["billables"]}
     try:
         body = {
             "name": form["name"],
@@ -300,7 +308,7 @@ async def save_company(visit: Visit) -> Response[Any]:
             "late_event_seconds": read_duration(visit, "late_event"),
             "ahead_event_seconds": read_duration(visit, "ahead_event"),
             "billables": {
-                row["billable"]: {"denomination": row["denomination"]} if row["denomination"] else {"free": True}
+                row["billable"]: _billed(row, known) if row["denomination"] else {"free": True}
                 for row in form["billables"]
             },
             "billable_prefixes": lines_of(visit.field("prefixes")),

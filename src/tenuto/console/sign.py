@@ -12,14 +12,15 @@ import msgspec
 from litestar import Response
 from litestar.response import Redirect
 
-from tenuto.core.identifiers import read
+from tenuto.core.identifiers import read, spell
 from tenuto.core.outcomes import Kind, Refusal
 from tenuto.core.user import PASSWORD_MIN
 from tenuto.service import users
+from tenuto.service.users import SignedIn
 
 from . import frame
 from .formats import locale_of
-from .frame import HEADERS, SIGN_IN, Asked, House, came, own_path, read_form, refuse_foreign, said
+from .frame import COMPANY_COOKIE, HEADERS, SIGN_IN, Asked, House, came, own_path, read_form, refuse_foreign, said
 
 
 def _shown(request: Asked, template: str, *, status: int = 200, **values: Any) -> Response[str]:
@@ -57,7 +58,10 @@ async def sign_in_page(house: House, request: Asked) -> Response[Any]:
     if await frame.session_of(house.engine, request) is not None:
         return Redirect("/", status_code=303, headers=HEADERS)
     then = own_path(request.query_params.get("next", "/"))
-    return _shown(request, "sign_in.html", then=then, email="", needs_code=False, is_open=_is_open(house))
+    company = request.query_params.get("company", "")
+    return _shown(
+        request, "sign_in.html", then=then, email="", company=company, needs_code=False, is_open=_is_open(house)
+    )
 
 
 def _is_open(house: House) -> bool:
@@ -75,11 +79,14 @@ async def sign_in(house: House, request: Asked) -> Response[Any]:
             password=form.get("password", ""),
             code=form.get("code", ""),
             came=came(request),
+            company_id=read("c", form.get("company", "").strip() or request.cookies.get(COMPANY_COOKIE, "")),
+            is_only=bool(form.get("company", "").strip()),
         )
     except Refusal as refusal:
         return _shown(
             request,
             "sign_in.html",
+            company=form.get("company", ""),
             status=_status(refusal),
             problem=said(refusal),
             then=own_path(form.get("next", "/")),
@@ -87,7 +94,13 @@ async def sign_in(house: House, request: Asked) -> Response[Any]:
             needs_code=refusal.code == "code_needed",
             is_open=_is_open(house),
         )
-    response: Response[Any] = Redirect(own_path(form.get("next", "/")), status_code=303, headers=HEADERS)
+    return _in(house, done, own_path(form.get("next", "/")))
+
+
+def _in(house: House, done: SignedIn, path: str) -> Response[Any]:
+    """On to a page, signed in. The browser keeps which company it was, for whoever is in several."""
+    response: Response[Any] = Redirect(path, status_code=303, headers=HEADERS)
+    response.set_cookie(frame.company_cookie(house.engine, spell("c", done.session.user.company_id)))
     response.set_cookie(frame.session_cookie(house.engine, done.token))
     return response
 
@@ -157,9 +170,7 @@ async def join(house: House, request: Asked) -> Response[Any]:
             return _closed(request, refusal)
         shown = {"email": user.email, "company": company, "role": user.role}
         return _shown(request, "join.html", status=_status(refusal), problem=said(refusal), **shown)
-    response: Response[Any] = Redirect("/", status_code=303, headers=HEADERS)
-    response.set_cookie(frame.session_cookie(house.engine, done.token))
-    return response
+    return _in(house, done, "/")
 
 
 def signed_out(house: House) -> Response[Any]:

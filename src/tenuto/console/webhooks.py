@@ -11,7 +11,7 @@ from tenuto.core.outcomes import Refusal
 from tenuto.core.topic import EVERY_TOPIC, LEVEL_FIELDS, OF_BALANCES, TOPICS, WITH_LEVELS
 
 from .credit import KINDS
-from .forms import REFUSED, read_duration, said, spelled_duration, typed, typed_duration, whole
+from .forms import REFUSED, read_denomination, read_duration, said, spelled_duration, typed, typed_duration, whole
 from .frame import Page, Visit
 from .settings import ROOT
 
@@ -107,7 +107,7 @@ def _topic_body(topic: str, narrowing: Mapping[str, str]) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name in ("account_id", "denomination"):
         if narrowing[name]:
-            body[name] = narrowing[name]
+            body[name] = read_denomination(narrowing[name], name) if name == "denomination" else narrowing[name]
     if narrowing["value"] and topic in WITH_LEVELS and narrowing["kind"] in LEVEL_FIELDS:
         body[narrowing["kind"]] = whole(narrowing["value"], f"level of {topic}")
     return body

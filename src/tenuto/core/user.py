@@ -60,6 +60,8 @@ NEAR_FAILURES: Final = 5
 NEAR_WINDOW: Final = timedelta(minutes=15)
 FAR_FAILURES: Final = 100
 FAR_WINDOW: Final = timedelta(hours=1)
+PLACE_FAILURES: Final = 500
+"""How many tries an hour may fail from one place, whoever they are for: a house full of people shares one."""
 
 IDLE: Final = timedelta(minutes=30)
 """How long somebody who does nothing stays signed in."""

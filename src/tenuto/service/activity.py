@@ -48,10 +48,12 @@ def masked(value: object, depth: int = 0) -> object:
         return "..."
     match value:
         case Mapping():
-            return {
+            shown = {
                 str(name)[:TEXT_MAX]: "..." if name in SECRET_FIELDS and found else masked(found, depth + 1)
                 for name, found in list(value.items())[:LIST_MAX]
             }
+            more = len(value) - LIST_MAX
+            return {**shown, "...": f"and {more} more"} if more > 0 else shown
         case list():
             cut = [masked(found, depth + 1) for found in value[:LIST_MAX]]
             return [*cut, f"and {len(value) - LIST_MAX} more"] if len(value) > LIST_MAX else cut

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -27,7 +29,9 @@ from tenuto.core.user import (
     CODE_SECONDS,
     EMAIL_MAX,
     INVITED,
+    NEAR_WINDOW,
     PASSWORD_MAX,
+    PLACE_FAILURES,
     USERS_MAX,
     Session,
     User,
@@ -49,8 +53,30 @@ COMPANIES_MAX: Final = 10
 """Of how many companies one address and password are tried, in the order in which they were joined."""
 AGENT_MAX: Final = 200
 _PASSWORDS: Final = PasswordHasher(time_cost=2, memory_cost=47_104, parallelism=1)
-_HASHING: Final = ThreadPoolExecutor(1, "password")
-"""One password at a time: whoever guesses has at most one core of a worker."""
+WAITING_MAX: Final = 50
+"""Passwords that wait to be looked at; who comes after them is told to come again."""
+Hashed = TypeVar("Hashed")
+
+
+class _Hashing:
+    """One password at a time: whoever guesses has at most one core of a worker, and no endless queue."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "password")
+        self._waiting = 0
+
+    async def do(self, work: Callable[[], Hashed]) -> Hashed:
+        """Work off the event loop. Raises Refusal ``overloaded``."""
+        if self._waiting >= WAITING_MAX:
+            raise Refusal("overloaded")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._waiting -= 1
+
+
+_HASHING: Final = _Hashing()
 
 
 class SignedIn(NamedTuple):
@@ -69,12 +95,12 @@ class Invited(NamedTuple):
 
 async def hash_password(password: str) -> str:
     """Argon2id, off the event loop: it takes tens of milliseconds of one core by design."""
-    return await asyncio.get_running_loop().run_in_executor(_HASHING, _PASSWORDS.hash, password)
+    return await _HASHING.do(partial(_PASSWORDS.hash, password))
 
 
 async def _fits(password_hash: str, password: str) -> bool:
     try:
-        return await asyncio.get_running_loop().run_in_executor(_HASHING, _PASSWORDS.verify, password_hash, password)
+        return await _HASHING.do(partial(_PASSWORDS.verify, password_hash, password))
     except (VerificationError, InvalidHashError):
         return False
 
@@ -110,8 +136,17 @@ async def _tell(engine: Engine, unit: Unit, user: User, came: Came, action: str,
     )
 
 
-async def sign_in(engine: Engine, *, email: str, password: str, code: str, came: Came) -> SignedIn:
-    """Let somebody in.
+async def sign_in(
+    engine: Engine,
+    *,
+    email: str,
+    password: str,
+    code: str,
+    came: Came,
+    company_id: int | None = None,
+    is_only: bool = False,
+) -> SignedIn:
+    """Let somebody in: to the company that is named, if the address has a user there, else (unless ``is_only``) to any.
 
     Raises Refusal ``sign_in_failed``, ``code_needed``, ``sign_in_delayed`` with the seconds, or ``invalid_field`` where
     the password is longer than any can be.
@@ -123,7 +158,7 @@ async def sign_in(engine: Engine, *, email: str, password: str, code: str, came:
         raise Refusal("sign_in_failed")
     async with engine.database.reading() as reader:
         wait = await _wait_of(engine, reader, email, came)
-        found = await users.find_credentials(reader, email, COMPANIES_MAX)
+        found = await users.find_credentials(reader, email, COMPANIES_MAX, company_id, is_only=is_only)
     if wait is not None:
         raise wait
     known: Credentials | None = None
@@ -144,6 +179,8 @@ async def sign_in(engine: Engine, *, email: str, password: str, code: str, came:
 async def _wait_of(engine: Engine, reader: Reader, email: str, came: Came) -> Refusal | None:
     """The refusal of who has to wait before the next try."""
     now = engine.now()
+    if await users.count_failures_from(reader, came.address, now) >= PLACE_FAILURES:
+        return Refusal("sign_in_delayed", retry_after=int(NEAR_WINDOW.total_seconds()))
     try_at = may_try_at(await users.list_failures(reader, email, came.address, now), now)
     if try_at <= now:
         return None

@@ -58,6 +58,7 @@ create table sign_in_failure (
     at      timestamptz not null
 );
 create index sign_in_failure_email on sign_in_failure (email, at);
+create index sign_in_failure_address on sign_in_failure (address, at);
 create index sign_in_failure_age on sign_in_failure (at);
 
 -- Who did what: never changed but for its seal, which a sweep sets once. `digest` is over the row and the digest of the

@@ -140,13 +140,21 @@ async def take_code(unit: Unit, company_id: int, user_id: int, step: int) -> boo
 # --- signing in -------------------------------------------------------------------------------------------------------
 
 
-async def find_credentials(reader: Reader, email: str, limit: int) -> list[Credentials]:
-    """Users with an address, of whichever companies, the oldest first: who opens one with it later changes nothing."""
+async def find_credentials(
+    reader: Reader, email: str, limit: int, company_id: int | None = None, *, is_only: bool = False
+) -> list[Credentials]:
+    """Users with an address: the one of a company first, then (unless ``is_only``) of whichever others, oldest first.
+
+    The order by age lets nobody who opens a company with somebody's address later stand in their way.
+    """
     rows = await reader.fetch(
         f"select {_USER}, u.password_hash, u.code_secret, u.code_step from console_user u"
-        " where u.email = $1 and u.password_hash is not null order by u.created_at, u.id limit $2",
+        " where u.email = $1 and u.password_hash is not null and (u.company_id = $3 or not $4)"
+        " order by u.company_id is distinct from $3, u.created_at, u.id limit $2",
         email,
         limit,
+        company_id,
+        is_only,
     )
     return [Credentials(_user(row), row["password_hash"], row["code_secret"], row["code_step"]) for row in rows]
 
@@ -175,6 +183,14 @@ async def list_failures(reader: Reader, email: str, address: str, now: datetime)
         "select at, address = $2 from sign_in_failure where email = $1 and at > $3", email, address, now - FAR_WINDOW
     )
     return [(at, is_near) for at, is_near in rows]
+
+
+async def count_failures_from(reader: Reader, address: str, now: datetime) -> int:
+    """How many tries from one place failed of late, whatever the address of mail."""
+    found: int = await reader.fetchval(
+        "select count(*) from sign_in_failure where address = $1 and at > $2", address, now - FAR_WINDOW
+    )
+    return found
 
 
 async def insert_failure(unit: Unit, email: str, address: str, at: datetime) -> None:
