@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import asyncpg
 import pytest
 
 from tenuto.server import Server
@@ -177,7 +179,7 @@ def test_a_span_is_half_open_and_sensible(company: Company, account: str) -> Non
 
 def test_nobody_else_sees_an_accounts_sums(client: Client, company: Company, account: str) -> None:
     other = Company.open(client)
-    for name in ("usage", "movements"):
+    for name in ("usage", "movements", "revenue"):
         assert other.call("GET", f"/v1/accounts/{account}/{name}").status == 404
 
 
@@ -283,6 +285,77 @@ def test_revenue_is_payments_less_refunds(client: Client, company: Company) -> N
     assert asked(company, "/v1/companies/{company}/reports/revenue?to=2020-01-01T00:00:00Z")["rows"] == []
 
 
+@pytest.fixture
+def payer(company: Company) -> str:
+    """An account whose money came in by card, by transfer and from a balance, went back, and did not come at all."""
+    account = company.account(credits=0, USD=5000)
+    company.card(account)
+    whole, part = company.deposit(account, charge=700), company.deposit(account, charge=300)
+    assert company.call("POST", f"/v1/payments/{whole}/refund").status == 200
+    assert company.call("POST", f"/v1/payments/{part}/refund", {"amount": 200}).status == 200
+    body = {"amount_to_deposit": 5, "amount_to_charge": 100, "denomination": "credits"}
+    path = f"/v1/accounts/{account}/deposit"
+    assert company.call("POST", path, {**body, "charge_against_denomination": "USD"}).status == 200
+    company.card(account, "tok_chargeCustomerFail")
+    failed = company.call("POST", path, body)
+    assert failed.status == 402
+    assert company.call("POST", f"/v1/payments/{failed.details['payment_id']}/void").status == 200
+    assert company.call("POST", path, body).status == 402
+    owing = company.account(USD=0)
+    company.call("PUT", f"/v1/accounts/{owing}", {"credit_limit": 10_000})
+    done = company.call("POST", f"/v1/invoices/{company.invoice(owing)}/mark_paid", {"reference": "transfer 77"})
+    assert done.status == 200, done
+    later = company.call("POST", "/v1/companies/{company}/clock", {"advance_seconds": 40 * 86_400})
+    assert later.status == 200, later
+    company.card(account)
+    company.deposit(account, charge=50)
+    assert company.call("POST", f"/v1/payments/{part}/refund", {"amount": 30}).status == 200
+    return account
+
+
+@pytest.mark.parametrize("by", ["day", "month"])
+def test_a_row_of_revenue_leads_to_the_payments_it_counts(company: Company, payer: str, by: str) -> None:
+    span = "from=2026-01-01T00:00:00Z&to=2036-01-01T00:00:00Z" if by == "month" else "by=day"
+    found = asked(company, f"/v1/companies/{{company}}/reports/revenue?{span}")["rows"]
+    found += [] if by == "month" else asked(company, "/v1/companies/{company}/reports/revenue")["rows"]
+    assert found
+    for row in found:
+        shown = list(listed(company, f"/v1/companies/{{company}}/payments?{urlencode(row['filters'])}"))
+        assert (len(shown), sum(payment["amount"] for payment in shown)) == (row["payments"], row["amount"]), row
+        assert all(payment["method"] != "balance" for payment in shown)
+    if by == "month":
+        counted = {(row["reason"], row["bucket"]): (row["amount"], row["refunded"]) for row in found}
+        assert sorted(counted.values()) == [(50, 30), (600, 0), (1000, 900)]
+    assert payer
+
+
+def test_payments_are_listed_by_when_they_finished(company: Company, payer: str) -> None:
+    path = f"/v1/accounts/{payer}/payments"
+    known = list(listed(company, path))
+    at = known[0]["finished_at"]
+    for query, expected in (
+        ({"finished_from": at}, known[:1]),
+        ({"finished_to": at}, known[1:]),
+        ({"finished_from": at, "finished_to": at}, []),
+        ({"status": "paid"}, [one for one in known if one["method"] == "card" and one["status"][0] in "sr"]),
+    ):
+        assert list(listed(company, f"{path}?{urlencode(query)}")) == expected
+    assert company.call("GET", f"{path}?finished_from=yesterday").status == 422
+
+
+def test_an_accounts_revenue_is_its_part_of_the_companys(client: Client, company: Company, payer: str) -> None:
+    span = "from=2026-01-01T00:00:00Z&to=2036-01-01T00:00:00Z"
+    whole = asked(company, f"/v1/companies/{{company}}/reports/revenue?{span}")
+    mine = asked(company, f"/v1/accounts/{payer}/revenue?{span}")
+    assert mine["account_id"] == payer
+    assert mine["rows"] == [row for row in whole["rows"] if row["reason"] == "deposit"], "the other one paid an invoice"
+    assert [(row["currency"], row["net"]) for row in mine["totals"]] == [("USD", 1050 - 930)]
+    assert Company.open(client).call("GET", f"/v1/accounts/{payer}/revenue").status == 404
+    made = company.call("POST", "/v1/companies/{company}/keys", {"name": "few", "scopes": ["balances:read"]})
+    few = Company(client, company.id, made.data["api_key"])
+    assert few.call("GET", f"/v1/accounts/{payer}/revenue").code == "insufficient_scope"
+
+
 def test_what_is_owed_is_what_accounts_say(company: Company) -> None:
     account = company.account(USD=0)
     company.call("PUT", f"/v1/accounts/{account}", {"credit_limit": 10_000})
@@ -364,6 +437,32 @@ def test_reports_of_one_company_wait_for_each_other(service: Server, company: Co
     with ThreadPoolExecutor(len(names)) as threads:
         assert set(threads.map(ask, names)) == {200}
     assert account
+
+
+def test_sums_of_accounts_leave_connections_for_others(service: Server, company: Company, account: str) -> None:
+    def ask(name: str) -> int:
+        with Client(*service.address) as client:
+            return Company(client, company.id, company.key).call("GET", f"/v1/accounts/{account}/{name}").status
+
+    async def asked_while_locked(threads: ThreadPoolExecutor) -> tuple[int, list[int]]:
+        run = asyncio.get_running_loop().run_in_executor
+        rows = await asyncpg.connect(service.dsn)
+        try:
+            async with rows.transaction():
+                await rows.execute("lock table event_charge in access exclusive mode")
+                sums = [run(threads, ask, "usage") for _ in range(16)]
+                # What waits for a lock can only be asked for.
+                while not await rows.fetchval("select count(*) from pg_locks where not granted"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                beside = await asyncio.wait_for(run(threads, ask, "cards"), 4)
+            return beside, await asyncio.gather(*sums)
+        finally:
+            await rows.close()
+
+    with ThreadPoolExecutor(17) as threads:
+        beside, sums = asyncio.run(asked_while_locked(threads))
+    assert beside == 200
+    assert set(sums) == {200}
 
 
 def test_figures_tell_money_only_to_who_reads_reports(client: Client, company: Company, account: str) -> None:

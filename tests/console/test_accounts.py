@@ -99,19 +99,10 @@ def test_a_balance_that_never_moved_in_the_span_is_flat() -> None:
 
 
 def test_revenue_is_split_into_plan_top_ups_and_overage() -> None:
-    rows = [moved("2026-02", "plan", -1000), moved("2026-02", "payment", 1000), moved("2026-03", "overage", -75)]
-    paid = {
-        "status": "succeeded",
-        "method": "card",
-        "reason": "deposit",
-        "currency": "USD",
-        "amount": 500,
-        "refunded": 100,
-        "created_at": "2026-03-01T00:00:00Z",
-        "finished_at": "2026-03-02T00:00:00Z",
-    }
-    others = [{**paid, "status": "failed"}, {**paid, "method": "balance"}, {**paid, "reason": "plan_renewal"}]
-    chart = charts.revenue(rows, [paid, *others], "USD", TODAY, lambda moment: moment[:7])
+    rows = [moved("2026-02", "plan", -1000), moved("2026-02", "payment", 1000), moved("2026-03-02", "overage", -75)]
+    paid = {"bucket": "2026-03", "reason": "deposit", "currency": "USD", "net": 400}
+    others = [{**paid, "currency": "EUR"}, {**paid, "reason": "plan_renewal"}]
+    chart = charts.revenue(rows, [paid, *others], "USD", TODAY)
     assert chart.heads == ["Core plan", "Top-ups", "Overage"]
     assert chart.rows[:2] == [("2026-03", [0, 400, 75]), ("2026-02", [1000, 0, 0])]
 
@@ -270,6 +261,37 @@ def test_a_plan_beside_a_top_up_is_shown_with_both(visitor: Visitor) -> None:
     found = charts_of(seen)
     assert [label.partition(" ")[0] for label in found] == ["Spend", "The", "Revenue"]
     *_, revenue = found.values()
+    assert {part["label"]: part["data"][-1] for part in revenue["data"]["datasets"]}["Top-ups"] == 5.0
+
+
+def test_the_account_and_the_reports_say_the_same_of_what_came_in(visitor: Visitor) -> None:
+    company = visitor.company
+    account = company.account()
+    company.card(account)
+    early = company.deposit(account, charge=700)
+    assert company.call("POST", "/v1/companies/{company}/clock", {"advance_seconds": 40 * 86_400}).status == 200
+    company.start(account, company.plan(renewals={"MONTHLY": {"amount": 0}}))
+    company.deposit(account, charge=500)
+    assert company.call("POST", f"/v1/payments/{early}/refund", {"amount": 300}).status == 200
+    *_, revenue = charts_of(visitor.visit(f"/control/accounts/{account}/charts")).values()
+    drawn = next(part["data"] for part in revenue["data"]["datasets"] if part["label"] == "Top-ups")
+    now = datetime.fromisoformat(company.call("GET", "/v1/companies/{company}/clock").data["now"])
+    months = charts.months_until(now.date(), charts.REVENUE_MONTHS)
+    span = f"from={months[0].first}T00:00:00Z"
+    rows = company.call("GET", f"/v1/companies/{{company}}/reports/revenue?{span}").data["rows"]
+    told = {row["bucket"]: row["net"] / 100 for row in rows if row["reason"] == "deposit"}
+    assert drawn == [told.get(month.name, 0.0) for month in months]
+    assert sorted(told.values()) == [2.0, 7.0], "a refund lowers the month in which it went back"
+
+
+def test_who_reads_no_reports_sees_what_an_account_paid(visitor: Visitor) -> None:
+    company = visitor.company
+    account = company.account()
+    company.card(account)
+    company.start(account, company.plan())
+    company.deposit(account, charge=500)
+    support = colleague(visitor, "support")
+    *_, revenue = charts_of(support.visit(f"/control/accounts/{account}/charts")).values()
     assert {part["label"]: part["data"][-1] for part in revenue["data"]["datasets"]}["Top-ups"] == 5.0
 
 

@@ -53,8 +53,8 @@ def test_a_number_that_is_not_plainly_written_is_refused_in_every_field(text: st
         (".5", "USD", 50),
         ("+3", "USD", 300),
         ("-3", "USD", -300),
-        ("1,000,000", "USD", 100_000_000),
-        ("1_000 000", "tokens", 1_000_000),
+        ("1 000 000", "USD", 100_000_000),
+        ("1_000_000", "tokens", 1_000_000),
         ("1\u00a0000\u202f000", "tokens", 1_000_000),
         ("500", "JPY", 500),
         ("0.001", "KWD", 1),
@@ -75,6 +75,11 @@ def test_an_amount_is_read_as_people_write_it(text: str, denomination: str, amou
         ("0.5", "tokens", "takes a whole number"),
         (str(AMOUNT_MAX + 1), "tokens", "is too large"),
         ("9" * 40, "USD", "is too large"),
+        # Twelve and a half for some, twelve hundred and fifty for others; a charge is no place to guess.
+        ("12,50", "USD", "a comma could mean either"),
+        ("1,000", "USD", "a comma could mean either"),
+        ("1.234,56", "USD", "a comma could mean either"),
+        ("12 50", "USD", "plain digits"),
     ],
 )
 def test_an_amount_that_cannot_be_says_why(text: str, denomination: str, problem: str) -> None:
@@ -86,7 +91,7 @@ def test_an_amount_that_cannot_be_says_why(text: str, denomination: str, problem
     ("text", "denomination", "price"),
     [
         ("0.0003", "USD", "0.03"),
-        ("1,000", "USD", "100000"),
+        ("1 000", "USD", "100000"),
         ("0.15", "tokens", "0.15"),
         ("1.234567890123456789012345678901234567", "USD", "123.4567890123456789012345678901234567"),
     ],
@@ -98,7 +103,7 @@ def test_a_price_is_read_to_its_last_digit(text: str, denomination: str, price: 
 
 def test_a_whole_number_has_at_most_the_digits_of_the_largest_amount() -> None:
     assert len(str(AMOUNT_MAX)) == DIGITS_MAX
-    assert whole(f"{AMOUNT_MAX:,}", "units") == AMOUNT_MAX
+    assert whole(f"{AMOUNT_MAX:,}".replace(",", " "), "units") == AMOUNT_MAX
     assert whole("-7", "units") == -7
     for text in ("1" * (DIGITS_MAX + 1), "1.0", "+7"):
         with pytest.raises(Refusal, match="takes a whole number"):
@@ -117,7 +122,7 @@ def test_days_of_terms_are_plain_digits_too(visitor: Visitor) -> None:
     account = visitor.company.account()
     page = f"/control/invoices/new?account_id={account}"
     for days in ("\N{FULLWIDTH DIGIT ONE}4", "9" * 5000):
-        terms = {"account_id": account, "currency": "USD", "terms_days": days, "collection": "send"}
+        terms: dict[str, Any] = {"account_id": account, "currency": "USD", "terms_days": days, "collection": "send"}
         assert "takes a whole number" in visitor.send("/control/invoices/terms", came_from=page, **terms).words
     assert visitor.company.call("GET", f"/v1/accounts/{account}/invoicing").data == []
 
@@ -192,6 +197,8 @@ def test_what_is_paid_for_in_usd_asks_for_the_currency(visitor: Visitor, form: s
                      "ahead_event_unit": "days", "billable": "Server", "denomination": "usd"}),
         ("credit", {"default_credit_limit": "0", "per_hour": "3", "scheme": "ariel", "failed_renewal": "pause",
                     "kind": "level", "value": "5", "of": "usd", "action": "notify", "flag": ""}),
+        ("webhooks/new", {"url": "https://example.com", "max_in_flight": "2", "topic": "threshold",
+                          "denomination:threshold": "usd"}),
     ],
 )  # fmt: skip
 def test_settings_name_no_currency_in_another_case(visitor: Visitor, path: str, fields: dict[str, Any]) -> None:
@@ -245,7 +252,7 @@ def confirmed(visitor: Visitor, path: str, asked: Seen) -> Seen:
     """The form that asked for the password, sent with it as a browser sends it."""
     assert "Your password, please" in asked.words
     names = ("_key", "_back", "_kept")
-    held = {name: asked.attribute(rf'name="{name}" value="([^"]*)"') for name in names}
+    held: dict[str, Any] = {name: asked.attribute(rf'name="{name}" value="([^"]*)"') for name in names}
     return visitor.send(path, **held, _password=PASSWORD)
 
 
@@ -294,3 +301,14 @@ async def test_captures_stop_at_once_and_go_on_with_the_password(visitor: Visito
     done = confirmed(visitor, "/control/engine/captures", asked)
     assert "Captures go on." in done.words
     assert visitor.company.call("GET", pauses).data["capture_suspended"] is False
+
+
+async def test_every_capture_that_was_ticked_is_still_ticked_after_the_password(
+    visitor: Visitor, service: Server
+) -> None:
+    await grown_old(service, visitor)
+    page, ticked = "/control/engine", ["pay_00000001", "pay_00000002"]
+    asked = visitor.send(f"{page}/payments", came_from=page, ticked=ticked, action="process")
+    done = confirmed(visitor, f"{page}/payments", asked)
+    assert done.path == page
+    assert "0 of 2 processed." in done.words

@@ -66,7 +66,7 @@ def test_a_plan_is_published_from_the_form(visitor: Visitor) -> None:
             trial_days="14",
             setup_fee="5",
             minimum_spend="20.00",
-            spend_cap="1,000",
+            spend_cap="1 000",
             alert_percentage="80",
         ),
     )  # fmt: skip
@@ -151,7 +151,7 @@ def test_a_code_that_is_taken_is_said_beside_the_code(visitor: Visitor) -> None:
 def test_what_a_month_would_cost_is_worked_out_beside_the_form(visitor: Visitor) -> None:
     store = {"type": "STORE", "denomination": "storage_gb", "model": "per_unit", "amount": "1", "per": "1"}
     sent = typed(("balance", GB), ("price", store), ("price", CHAT), ("usage", {"type": "STORE", "quantity": "12"}),
-                 ("usage", {"type": "CHAT", "quantity": "1,200", "events": "3"}))  # fmt: skip
+                 ("usage", {"type": "CHAT", "quantity": "1 200", "events": "3"}))  # fmt: skip
     seen = visitor.send("/control/plans/preview", **sent)
 
     assert seen.status == 200

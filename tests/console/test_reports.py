@@ -111,6 +111,59 @@ def test_a_file_holds_all_rows_and_its_taking_is_told(visitor: Visitor, account:
     assert account
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_has_its_head_though_there_is_nothing(visitor: Visitor, name: str) -> None:
+    told = visitor.visit(f"/control/reports/{name}/csv").text.splitlines()
+    company = visitor.company
+    company.price("CHAT", "USD", "3")
+    account = company.account(USD=-500)
+    company.card(account)
+    company.deposit(account)
+    company.start(account, company.plan())
+    assert company.send(account, type="CHAT", cogs=1).status == 200
+    found = company.call("GET", f"/v1/companies/{{company}}/reports/{name}").data["rows"]
+    assert told == [",".join(field for field in found[0] if field != "filters")]
+    assert len(visitor.visit(f"/control/reports/{name}/csv").text.splitlines()) == 1 + len(found)
+
+
+def test_a_file_that_is_cut_says_so_in_its_last_line(visitor: Visitor, account: str) -> None:
+    assert "Cut here" not in visitor.visit("/control/reports/usage/csv").text
+    for start in range(0, 1002, 501):
+        kinds = [{"type": f"KIND{start + one}"} for one in range(501)]
+        assert visitor.company.send(account, *kinds).status == 200
+    lines = visitor.visit("/control/reports/usage/csv").text.splitlines()
+    assert sum(line.startswith("KIND") for line in lines) == 1000
+    assert lines[-1] == "Cut here: of each denomination the first 1000 rows stand above; there are more."
+
+
+def test_what_has_no_price_is_one_click_away(visitor: Visitor, account: str) -> None:
+    assert visitor.company.send(account, type="FREE", quantity=8).status == 200
+    seen = visitor.visit("/control/reports/usage/figures")
+    assert "FREE" not in seen.words
+    page = visitor.visit(seen.attribute(r'href="([^"]+)">without a price</a>'))
+    part = visitor.visit(page.attribute(r'hx-get="(/control/reports/[^"]+)"'))
+    assert "FREE" in part.words
+    assert "CHAT" not in part.words
+    assert re.search(r'aria-current="true">without a price</a>', part.text)
+
+
+def test_revenue_leads_to_the_payments_it_counts(visitor: Visitor, account: str) -> None:
+    company = visitor.company
+    back = company.deposit(account, charge=4321)
+    assert company.call("POST", f"/v1/payments/{back}/refund").status == 200
+    company.account(USD=5000)
+    body = {"amount_to_deposit": 5, "amount_to_charge": 77, "denomination": "tokens"}
+    paid = company.call("POST", f"/v1/accounts/{account}/deposit", {**body, "charge_against_denomination": "USD"})
+    assert paid.status == 200, paid
+    seen = visitor.visit("/control/reports/revenue/figures")
+    assert "$55.55" in seen.words
+    listed = visitor.visit(seen.attribute(r'href="(/control/payments\?[^"]+)"'))
+    assert listed.status == 200
+    assert "$12.34" in listed.words
+    assert "$43.21" in listed.words, "what was refunded came in, too"
+    assert "$0.77" not in listed.words, "a balance brought nothing in"
+
+
 def test_a_role_without_reports_sees_neither_them_nor_money(visitor: Visitor, account: str) -> None:
     support = joined(visitor, "support")
     assert support.visit("/control/reports/usage").status == 403

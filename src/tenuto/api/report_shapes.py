@@ -154,7 +154,10 @@ class RevenueTotalOut(shapes.Shape):
 
 
 class RevenueRowOut(RevenueTotalOut):
-    """The same for one reason of payment, on one day or in one month. What came from a balance is not in it."""
+    """The same for one reason of payment, on one day or in one month. What came from a balance is not in it.
+
+    ``filters`` are those of the list of payments that shows what ``payments`` and ``amount`` count.
+    """
 
     bucket: str
     reason: str
@@ -164,6 +167,17 @@ class RevenueRowOut(RevenueTotalOut):
 class RevenueReportOut(shapes.Shape):
     """Payments by when they succeeded, less refunds by when they did."""
 
+    from_: str = msgspec.field(name="from")
+    to: str
+    by: str
+    rows: list[RevenueRowOut]
+    totals: list[RevenueTotalOut]
+
+
+class AccountRevenueOut(shapes.Shape):
+    """The same of one account."""
+
+    account_id: str
     from_: str = msgspec.field(name="from")
     to: str
     by: str

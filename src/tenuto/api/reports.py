@@ -30,6 +30,7 @@ from tenuto.store.reports import Span
 from . import shapes
 from .body import spelled
 from .report_shapes import (
+    AccountRevenueOut,
     AccountRowOut,
     AccountsReportOut,
     CostRowOut,
@@ -121,7 +122,7 @@ async def account_usage(call: Call) -> Answer:
     account = await call.account()
     by = _asked_by(call, "type")
     span = span_of(call, account.id, days_max=_days_max(by))
-    async with reports.reporting(call.engine.database) as reader:
+    async with _turn(call) as reader:
         found, _ = await reports.sum_usage(reader, span, by, limit=TYPES_MAX)
     rows, has_more = (found, False) if by in {"day", "month"} else _cut(found, TYPES_MAX)
     return Answer(
@@ -155,7 +156,7 @@ async def account_movements(call: Call) -> Answer:
     account = await call.account()
     by = _asked_by(call, "day")
     span = span_of(call, account.id, days_max=_days_max(by))
-    async with reports.reporting(call.engine.database) as reader:
+    async with _turn(call) as reader:
         found = await reports.sum_movements(reader, span, by)
     rows = [
         MovementRowOut(
@@ -165,6 +166,15 @@ async def account_movements(call: Call) -> Answer:
     ]
     out = MovementsOut(spell("a", account.id), str(spelled(span.start)), str(spelled(span.end)), by, rows)
     return Answer(200, shapes.wrapped(out))
+
+
+async def account_revenue(call: Call) -> Answer:
+    """What an account paid less what went back, by day or month, reason and currency, as the company's report says."""
+    account = await call.account()
+    by = _asked_by(call, "month")
+    span = span_of(call, account.id, days_max=_days_max(by))
+    rows, totals = await _revenue(call, span, by)
+    return Answer(200, shapes.wrapped(AccountRevenueOut(spell("a", account.id), *_ends(span), by, rows, totals)))
 
 
 # --- of a company -----------------------------------------------------------------------------------------------------
@@ -308,6 +318,12 @@ async def revenue_report(call: Call) -> Answer:
     call.company()
     by = _asked_by(call, "month")
     span = span_of(call, None, days_max=_days_max(by))
+    rows, totals = await _revenue(call, span, by)
+    return Answer(200, shapes.wrapped(RevenueReportOut(*_ends(span), by, rows, totals)))
+
+
+async def _revenue(call: Call, span: Span, by: str) -> tuple[list[RevenueRowOut], list[RevenueTotalOut]]:
+    """Revenue of a company or of one account, row by row and in each currency."""
     async with _turn(call) as reader:
         found = await reports.sum_revenue(reader, span, by)
     rows = []
@@ -322,11 +338,23 @@ async def revenue_report(call: Call) -> Answer:
                 **_named(currency=row["currency"], **moved),
                 bucket=_bucket(row["bucket"], by),
                 reason=row["reason"],
-                filters={"reason": row["reason"], "currency": row["currency"]},
+                filters=_paid(_part(call, span, row["bucket"], by), row["reason"], row["currency"]),
             )
         )
     totals = [RevenueTotalOut(**_named(currency=currency, **moved)) for currency, moved in sorted(sums.items())]
-    return Answer(200, shapes.wrapped(RevenueReportOut(*_ends(span), by, rows, totals)))
+    return rows, totals
+
+
+def _paid(part: Span, reason: str, currency: str) -> dict[str, str]:
+    """The filters of the list of payments that show what came in, in a row of revenue."""
+    start, end = _ends(part)
+    return {
+        "status": "paid",
+        "reason": reason,
+        "currency": currency,
+        "finished_from": start,
+        "finished_to": end,
+    }
 
 
 def _moved(row: Record) -> dict[str, int]:
@@ -523,7 +551,7 @@ LATE: Final = timedelta(minutes=1)
 """How long after something was done the clockwork has sealed it, if it runs."""
 
 _LIMIT: Final = Param("limit", "limit", "Rows to return, 1 to 1000, in each denomination.")
-_REFUSED: Final = ("invalid_string", "zone_required", "unknown_zone", "out_of_range")
+_REFUSED: Final = ("invalid_string", "zone_required", "unknown_zone", "out_of_range", "overloaded")
 
 
 def _report(
@@ -567,6 +595,17 @@ ROUTES: Final = (
         MovementsOut,
         scope="balances:read",
         query=(*_SPAN, _by("day|month")),
+        refusals=_REFUSED,
+    ),
+    Route(
+        "GET",
+        "/accounts/{account_id}/revenue",
+        account_revenue,
+        "Sum up an account's payments and refunds",
+        "Reports",
+        AccountRevenueOut,
+        scope="payments:read",
+        query=(*_SPAN, _by("month|day")),
         refusals=_REFUSED,
     ),
     _report(

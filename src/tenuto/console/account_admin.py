@@ -10,7 +10,7 @@ from litestar import Response
 
 from tenuto.core.outcomes import Kind, Refusal, invalid
 
-from . import account_plan, accounts
+from . import account_head, account_plan
 from .account_balances import currency_of
 from .account_plan import asked, offered
 from .formats import amount, number, read_amount
@@ -124,7 +124,7 @@ def rule_sentence(rule: Mapping[str, Any], locale: str) -> str:
 
 async def admin(visit: Visit) -> Response[Any]:
     """An account's details, balances, cards, plan, and what happens to it by itself."""
-    account = await accounts.head(visit)
+    account = await account_head.head(visit)
     one = {"account_id": account["id"]}
     company = await visit.get("/companies/{company_id}")
     cards = (await visit.rows(f"{_ACCOUNT}/cards", **one)).rows if visit.may("payments:read") else []

@@ -9,7 +9,7 @@ from litestar import Response
 
 from tenuto.core.outcomes import invalid
 
-from . import accounts
+from . import account_head
 from .formats import amount, read_amount
 from .forms import read_denomination
 from .frame import Page, Visit
@@ -52,7 +52,7 @@ async def currency_of(visit: Visit) -> str:
 
 async def balance_page(visit: Visit) -> Response[Any]:
     """A balance with what can be done to it."""
-    account = await accounts.head(visit)
+    account = await account_head.head(visit)
     found = (await visit.rows("/accounts/{account_id}/balances", account_id=account["id"])).rows
     balance = await visit.get(_BALANCE, **_of(visit))
     others = [row["denomination"] for row in found if row["denomination"] != balance["denomination"]]

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from tenuto.core.ledger import OVERAGE_BOOK, PLAN_BOOK, PRORATION_BOOK, TAKEN_BOOKS
-from tenuto.core.money import CURRENCY_EXPONENTS
+
+from .formats import in_major
 
 Kind: TypeAlias = Literal["postpaid", "subscription", "prepaid", "hybrid"]
 Row: TypeAlias = Mapping[str, Any]
@@ -33,6 +33,7 @@ TOP_UPS: Final = frozenset({"deposit", "refill", "threshold_refill", "refill_sta
 BURN_UP_MONTHS: Final = 3
 BURN_DOWN_DAYS: Final = 60
 REVENUE_MONTHS: Final = 6
+MONTH_LENGTH: Final = len("2026-11")
 LINE_FROM: Final = 5
 """The credit line is drawn from a fifth of it on."""
 
@@ -87,13 +88,8 @@ def months_until(today: date, count: int) -> list[Month]:
     return [Month(one // 12, one % 12 + 1) for one in range(whole - count + 1, whole + 1)]
 
 
-def _drawn(amount: int | None, denomination: str) -> float | None:
-    """An amount in major units, for drawing only."""
-    return None if amount is None else float(Decimal(amount).scaleb(-CURRENCY_EXPONENTS.get(denomination, 0)))
-
-
 def _drawn_all(amounts: Iterable[int | None], denomination: str) -> list[float | None]:
-    return [_drawn(amount, denomination) for amount in amounts]
+    return [in_major(amount, denomination) for amount in amounts]
 
 
 # --- spend ------------------------------------------------------------------------------------------------------------
@@ -127,7 +123,7 @@ def burn_up(movements: Sequence[Row], denomination: str, today: date, *, limit: 
     ]
     most = max((amount for line in lines.values() for amount in line if amount is not None), default=0)
     if limit and most * LINE_FROM >= limit:
-        line = [_drawn(limit, denomination)] * 31
+        line = [in_major(limit, denomination)] * 31
         sets.append({"label": "Credit line", "data": line, "borderDash": [6, 4]})
     days = [str(day) for day in range(1, 32)]
     return Chart(
@@ -206,17 +202,11 @@ def _ends_of_days(movements: Sequence[Row], denomination: str, amount: int, days
 # --- revenue ----------------------------------------------------------------------------------------------------------
 
 
-def revenue(
-    movements: Sequence[Row],
-    payments: Sequence[Row],
-    denomination: str,
-    today: date,
-    month_of: Callable[[str], str],
-) -> Chart:
+def revenue(movements: Sequence[Row], paid: Sequence[Row], denomination: str, today: date) -> Chart:
     """What an account brought in by month: by its plan, by top-ups that were paid, and by overage.
 
-    ``movements`` are summed by month. A top-up is the money that was paid for it, less what was refunded, in the month
-    that ``month_of`` gives for the moment it was paid; one charged against another balance brings in nothing new.
+    ``movements`` are summed by day or month, ``paid`` is the account's revenue by month: a top-up stands where it
+    succeeded, what went back where it did. One charged against another balance brings in nothing new.
     """
     months = [month.name for month in months_until(today, REVENUE_MONTHS)]
     parts: dict[str, dict[str, int]] = {name: defaultdict(int) for name in ("Core plan", "Top-ups", "Overage")}
@@ -224,12 +214,10 @@ def revenue(
     for row in movements:
         part = books.get(row["book"])
         if part is not None and row["denomination"] == denomination:
-            parts[part][row["bucket"]] -= row["amount"]
-    for payment in payments:
-        is_paid = payment["status"] in {"succeeded", "refunded"} and payment["method"] != "balance"
-        if is_paid and payment["reason"] in TOP_UPS and payment["currency"] == denomination:
-            at = payment["finished_at"] or payment["created_at"]
-            parts["Top-ups"][month_of(at)] += payment["amount"] - payment["refunded"]
+            parts[part][row["bucket"][:MONTH_LENGTH]] -= row["amount"]
+    for row in paid:
+        if row["reason"] in TOP_UPS and row["currency"] == denomination:
+            parts["Top-ups"][row["bucket"][:MONTH_LENGTH]] += row["net"]
     sets = [
         {"label": name, "data": _drawn_all((part.get(month, 0) for month in months), denomination)}
         for name, part in parts.items()

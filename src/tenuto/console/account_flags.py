@@ -10,7 +10,7 @@ from litestar import Response
 
 from tenuto.core.outcomes import invalid
 
-from . import accounts
+from . import account_head
 from .formats import read_amount
 from .forms import read_denomination
 from .frame import Page, Visit
@@ -81,7 +81,7 @@ def flag_path(account_id: str, name: str) -> str:
 
 async def flags(visit: Visit) -> Response[Any]:
     """All flags of an account as they stand."""
-    account = await accounts.head(visit)
+    account = await account_head.head(visit)
     found = (await visit.rows(_FLAGS, account_id=account["id"])).rows
     return visit.page(
         "flags.html",
@@ -105,7 +105,7 @@ async def _amounts(visit: Visit, account_id: str) -> dict[str, int]:
 
 async def flag(visit: Visit) -> Response[Any]:
     """One flag, how to change it, and what became of it."""
-    account, name = await accounts.head(visit), visit.param("name")
+    account, name = await account_head.head(visit), visit.param("name")
     found = await visit.get(_FLAG, account_id=account["id"], name=name)
     return visit.page(
         "flags_one.html",

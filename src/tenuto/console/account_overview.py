@@ -19,8 +19,6 @@ from .account_head import head
 from .frame import Page, Visit
 from .tables import Column, Listing, answer
 
-PAYMENTS_MAX: Final = 1000
-"""The newest payments in which top-ups are looked for."""
 PERIOD_MAX: Final = timedelta(days=400)
 """How far back movements by day can be summed."""
 
@@ -138,10 +136,6 @@ class _Asking(NamedTuple):
         rows: list[dict[str, Any]] = found["rows"]
         return rows
 
-    def month_of(self, moment: str) -> str:
-        """The month of a moment in the company's zone."""
-        return f"{datetime.fromisoformat(moment).astimezone(self.now.tzinfo):%Y-%m}"
-
 
 async def figures(visit: Visit) -> Response[Any]:
     """Headline, charts and usage by type: the part of the overview that is summed up."""
@@ -152,8 +146,10 @@ async def figures(visit: Visit) -> Response[Any]:
     has_plan = account["plan_status"] in charts.RUNNING
     has_credit = any(line.limit > 0 for line in lines) or (not lines and bool(account["credit_limit"]))
     kind = charts.kind_of(has_credit=has_credit, has_plan=has_plan, has_funds=any(line.is_funded for line in lines))
-    months = charts.months_until(asking.today, charts.BURN_UP_MONTHS)
-    movements = await asking.movements(asking.start_of(months[0].first), "day")
+    # One sum serves all charts; revenue, which only a plan has, looks back the furthest.
+    months = charts.months_until(asking.today, charts.REVENUE_MONTHS if has_plan else charts.BURN_UP_MONTHS)
+    since = asking.start_of(months[0].first)
+    movements = await asking.movements(since, "day")
     line = chosen(lines, movements, kind, visit.query.get("denomination", ""))
     spent = 0 if line is None else charts.spend_of(movements, line.denomination, months[-1])
     plan = await visit.get("/accounts/{account_id}/plan", account_id=account["id"]) if has_plan else None
@@ -167,7 +163,7 @@ async def figures(visit: Visit) -> Response[Any]:
         share=min(100, max(0, spent * 100 // line.limit)) if line is not None and line.limit > 0 else None,
         charts=[
             *([] if line is None or kind == "subscription" else _spend_charts(line, movements, kind, asking.today)),
-            *([] if plan is None else [await _revenue(asking, plan)]),
+            *([] if plan is None else [await _revenue(asking, plan, since, movements)]),
         ],
         plan=plan,
         cards=[] if plan is None else await _cards(asking, plan, lines),
@@ -191,16 +187,16 @@ def _spend_charts(line: Line, movements: Sequence[Mapping[str, Any]], kind: Kind
     return [up, charts.burn_down(movements, line.denomination, line.amount, today)]
 
 
-async def _revenue(asking: _Asking, plan: Mapping[str, Any]) -> charts.Chart:
+async def _revenue(
+    asking: _Asking, plan: Mapping[str, Any], since: str, movements: Sequence[Mapping[str, Any]]
+) -> charts.Chart:
     """What the account brought in; who may not read payments sees no top-ups."""
-    since = asking.start_of(charts.months_until(asking.today, charts.REVENUE_MONTHS)[0].first)
-    payments: list[dict[str, Any]] = []
+    paid: list[dict[str, Any]] = []
     if asking.visit.may("payments:read"):
-        query = {"from": since, "limit": str(PAYMENTS_MAX)}
-        found = await asking.visit.rows("/accounts/{account_id}/payments", query=query, account_id=asking.account_id)
-        payments = found.rows
-    movements = await asking.movements(since, "month")
-    return charts.revenue(movements, payments, plan["renewal_denomination"], asking.today, asking.month_of)
+        query = {"from": since, "by": "month"}
+        found = await asking.visit.get("/accounts/{account_id}/revenue", query=query, account_id=asking.account_id)
+        paid = found["rows"]
+    return charts.revenue(movements, paid, plan["renewal_denomination"], asking.today)
 
 
 async def _cards(asking: _Asking, plan: Mapping[str, Any], lines: Sequence[Line]) -> list[Card]:
@@ -211,7 +207,7 @@ async def _cards(asking: _Asking, plan: Mapping[str, Any], lines: Sequence[Line]
     since = max(datetime.fromisoformat(plan["period_start"]), asking.now - PERIOD_MAX + timedelta(days=1))
     if since > asking.now:
         return []
-    movements = await asking.movements(since.isoformat(), "day")
+    movements = await asking.movements(since.isoformat(), "month")
     return [card_of(line, movements) for line in metered]
 
 
@@ -241,5 +237,5 @@ def by_type(rows: Sequence[Mapping[str, Any]]) -> list[Used]:
 
 PAGES: Final = (
     Page("GET", "/control/accounts/{account_id}", overview, "balances:read"),
-    Page("GET", "/control/accounts/{account_id}/charts", figures, "balances:read"),
+    Page("GET", "/control/accounts/{account_id}/charts", figures, "balances:read", is_slow=True),
 )

@@ -13,7 +13,7 @@ from litestar import Response
 
 from tenuto.core.outcomes import Refusal, invalid
 
-from . import accounts
+from . import account_head
 from .formats import read_amount
 from .frame import Page, Visit
 from .tables import Column, Listing, show
@@ -108,7 +108,7 @@ async def current(visit: Visit) -> dict[str, Any] | None:
 
 async def plan_page(visit: Visit) -> Response[Any]:
     """What the account is on, and all that can be done about it."""
-    account, plan, plans = await accounts.head(visit), await current(visit), await offers(visit)
+    account, plan, plans = await account_head.head(visit), await current(visit), await offers(visit)
     names = {one["id"]: one["name"] for one in plans}
     if plan is not None:
         names[plan["plan_id"]] = plan["name"]
@@ -146,7 +146,7 @@ def _change(visit: Visit) -> dict[str, Any]:
 async def preview_change(visit: Visit) -> Response[Any]:
     """What a change would charge, give and take, before it is done."""
     body = _change(visit)
-    account = await accounts.head(visit)
+    account = await account_head.head(visit)
     step = await visit.do(
         "POST", "/accounts/{account_id}/changeplan", {**body, "preview": True}, account_id=account["id"]
     )
@@ -179,7 +179,7 @@ def _cancellation(visit: Visit) -> dict[str, Any]:
 
 async def preview_end(visit: Visit) -> Response[Any]:
     """What the end of the plan would charge and give back, before it is done."""
-    account, body = await accounts.head(visit), _cancellation(visit)
+    account, body = await account_head.head(visit), _cancellation(visit)
     step = await visit.do(
         "POST", "/accounts/{account_id}/cancelplan", {**body, "preview": True}, account_id=account["id"]
     )

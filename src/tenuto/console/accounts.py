@@ -9,13 +9,14 @@ from litestar import Response
 
 from . import account_events, account_overview
 from .account_head import head
-from .formats import amount
+from .formats import amount, typed_amount
 from .frame import Page, Visit
+from .invoices import INVOICES as ALL_INVOICES
+from .money import PAYMENTS as ALL_PAYMENTS
+from .money import TRANSACTIONS as ALL_TRANSACTIONS
 from .tables import Column, Listing, export, show
 
 # --- the list ---------------------------------------------------------------------------------------------------------
-
-__all__ = ("PAGES", "head")
 
 _STANDS: Final = (
     ("paused", "paused"),
@@ -58,15 +59,20 @@ _ACCOUNTS_FILE: Final = ACCOUNTS._replace(
     columns=(
         *(Column("id", "Account"), _NAME, _EMAIL, _PLAN, Column("plan_id", "Plan")),
         *(Column(name, label) for name, label in _STANDS),
-        *(Column("owed_balance", "Owed", "number"), _OPENED),
+        *(Column("owed_balances", "Owed"), _OPENED),
     )
 )
+
+
+def _in_file(row: dict[str, Any]) -> dict[str, Any]:
+    owed = [f"{name} {typed_amount(units, name)}" for name, units in row["owed_balances"].items() if units]
+    return {**row, "owed_balances": owed}
 
 
 async def accounts(visit: Visit) -> Response[Any]:
     """All accounts of the company, newest first."""
     if visit.query.get("format") == "csv":
-        return await export(visit, _ACCOUNTS_FILE)
+        return await export(visit, _ACCOUNTS_FILE, _in_file)
     shown = await show(visit, ACCOUNTS)
     rows = [
         {
@@ -154,32 +160,24 @@ async def refused(visit: Visit) -> Response[Any]:
     return await _tab(visit, "events", REFUSED, title="Refused events", views=_views(visit))
 
 
-def made_of(row: Mapping[str, Any]) -> str:
-    """The page of what made a transaction: an event, a payment or an invoice; of other causes there is none."""
-    if row["event_ids"]:
-        return f"/control/events/{row['event_ids'][0]}"
-    cause = row["cause_id"] or ""
-    found = {"pay": "payments", "inv": "invoices"}.get(cause.partition("_")[0])
-    return f"/control/{found}/{cause}" if found else ""
+def _own(listing: Listing, *others: str, path: str, empty: str, hint: str) -> Listing:
+    """A list of the company as one account has it: without the columns and filters that say which account it is."""
+    return listing._replace(
+        path=path,
+        columns=tuple(column for column in listing.columns if column.path not in others),
+        filters=tuple((name, label) for name, label in listing.filters if name not in others),
+        empty=empty,
+        hint=hint,
+    )
 
 
-TRANSACTIONS: Final = Listing(
-    name="transactions",
+TRANSACTIONS: Final = _own(
+    ALL_TRANSACTIONS,
+    "account.name",
+    "account_id",
     path="/accounts/{account_id}/transactions",
-    columns=(
-        Column("id", "Transaction", "code"),
-        Column("denomination", "Denomination", filter="denomination"),
-        Column("book", "Book", "badge", filter="book"),
-        Column("type", "Type", filter="type"),
-        Column("description", "Of", link=made_of),
-        Column("amount", "Amount", "amount"),
-        Column("ending_balance", "Balance after", "amount"),
-        Column("created_at", "When", "moment"),
-    ),
     empty="No balance of this account has moved yet.",
     hint="Every event, refill and adjustment leaves a transaction here.",
-    anchor=lambda row: f"/control/transactions/{row['id']}",
-    filters=(("from", "From"), ("to", "To")),
 )
 
 
@@ -188,29 +186,12 @@ async def transactions(visit: Visit) -> Response[Any]:
     return await _tab(visit, "transactions", TRANSACTIONS, title="Transactions")
 
 
-PAYMENTS: Final = Listing(
-    name="payments",
+PAYMENTS: Final = _own(
+    ALL_PAYMENTS,
+    "account_id",
     path="/accounts/{account_id}/payments",
-    columns=(
-        Column("id", "Payment", "code"),
-        Column("amount", "Amount", "amount", denomination="currency"),
-        Column(
-            "status",
-            "Status",
-            "badge",
-            filter="status",
-            choices=("pending", "succeeded", "failed", "skipped", "voided", "refunded"),
-        ),
-        Column("reason", "For", filter="reason"),
-        Column("method", "By", filter="method", choices=("card", "balance", "out_of_band")),
-        Column("units", "Units bought", "amount"),
-        Column("refunded", "Refunded", "amount", denomination="currency"),
-        Column("created_at", "When", "moment"),
-    ),
     empty="This account has not paid yet.",
     hint="Deposits, refills, plans and invoices that are paid stand here.",
-    anchor=lambda row: f"/control/payments/{row['id']}",
-    filters=(("currency", "Currency"), ("from", "From"), ("to", "To")),
 )
 
 
@@ -219,25 +200,12 @@ async def payments(visit: Visit) -> Response[Any]:
     return await _tab(visit, "payments", PAYMENTS, title="Payments")
 
 
-INVOICES: Final = Listing(
-    name="invoices",
+INVOICES: Final = _own(
+    ALL_INVOICES,
+    "customer.name",
     path="/accounts/{account_id}/invoices",
-    columns=(
-        Column("id", "Invoice", "code"),
-        Column("number", "Number"),
-        Column(
-            "status", "Status", "badge", filter="status", choices=("draft", "open", "paid", "void", "uncollectible")
-        ),
-        Column("total", "Total", "amount", denomination="currency"),
-        Column("remaining", "Still owed", "amount", denomination="currency"),
-        Column("currency", "Currency", filter="currency"),
-        Column("period_start", "From", "moment"),
-        Column("period_end", "To", "moment"),
-        Column("due_at", "Due", "moment"),
-    ),
     empty="This account has no invoice yet.",
     hint="An account that pays by invoice gets one at the end of each of its periods.",
-    anchor=lambda row: f"/control/invoices/{row['id']}",
 )
 
 

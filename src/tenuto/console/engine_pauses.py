@@ -14,7 +14,7 @@ from litestar import Response
 
 from tenuto.core.outcomes import Refusal, invalid
 
-from . import accounts
+from . import account_head
 from .frame import Page, Rows, Visit
 
 TICKED_MAX: Final = 100
@@ -80,7 +80,7 @@ async def _do(visit: Visit, control: Control, whose: str, **params: Any) -> Any:
 
 async def account_pauses(visit: Visit) -> Response[Any]:
     """What of an account stands still, and how to let it go on."""
-    return visit.page("engine_account.html", account=await accounts.head(visit))
+    return visit.page("engine_account.html", account=await account_head.head(visit))
 
 
 async def change_account(visit: Visit) -> Response[Any]:

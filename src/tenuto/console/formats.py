@@ -35,7 +35,8 @@ TYPED_MAX: Final = 40
 """How many characters a number has at most as it is typed, separators and all."""
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 _TYPED: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", re.ASCII)
-_SEPARATORS: Final = re.compile(r"[ _,\u00a0\u202f]")
+_SPACES: Final = re.compile(r"[ _\u00a0\u202f]")
+_GROUPED: Final = re.compile(r"[+-]?[0-9]{1,3}([ _\u00a0\u202f][0-9]{3})+(\.[0-9]*)?", re.ASCII)
 _EXACT: Final = Context(prec=2 * TYPED_MAX)
 """Wide enough that shifting the point of a typed number rounds nothing."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -68,8 +69,11 @@ def amount(value: int | str | Decimal | None, denomination: str | None, locale: 
 
 
 def without_separators(text: str) -> str:
-    """Digits as they are typed, without what people put between them: 1,000 is 1000."""
-    return _SEPARATORS.sub("", text)
+    """Digits as they are typed, without the spaces that people put between thousands: 1 000 is 1000.
+
+    A comma stays, and so is refused: it parts thousands for some, and cents from dollars for others.
+    """
+    return _SPACES.sub("", text) if _GROUPED.fullmatch(text) else text
 
 
 def read_number(text: str, path: str, example: str = "12.50") -> Decimal:
@@ -80,6 +84,8 @@ def read_number(text: str, path: str, example: str = "12.50") -> Decimal:
     if len(text) > TYPED_MAX:
         raise invalid(path, f"takes at most {TYPED_MAX} characters.")
     plain = without_separators(text.strip())
+    if "," in plain:
+        raise invalid(path, f"takes a point and no comma, such as {example}: a comma could mean either.")
     if not _TYPED.fullmatch(plain):
         raise invalid(path, f"takes a number in plain digits, such as {example}.")
     return Decimal(plain)
@@ -110,6 +116,11 @@ def typed_amount(value: int | None, denomination: str | None) -> str:
         return ""
     exponent = CURRENCY_EXPONENTS.get(denomination or "", 0)
     return f"{Decimal(value).scaleb(-exponent):f}"
+
+
+def in_major(value: int | None, denomination: str) -> float | None:
+    """An amount in major units, to be drawn and for nothing else: 1250 USD is 12.5."""
+    return None if value is None else float(Decimal(value).scaleb(-CURRENCY_EXPONENTS.get(denomination, 0)))
 
 
 def number(value: float | str | Decimal | None, locale: str = LOCALE) -> str:
@@ -150,7 +161,7 @@ def pick(row: Any, path: str) -> Any:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Lines of CSV. What a spreadsheet would take for a formula is quoted with an apostrophe."""
+    """Lines of CSV. A list is one cell; what a spreadsheet would take for a formula gets an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     for row in rows:
@@ -161,7 +172,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    text = str(value)
-    if isinstance(value, str) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+    text = "; ".join(str(one) for one in value) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, str | list | tuple) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
         return f"'{text}"
     return text

@@ -32,6 +32,8 @@ INVOICES: Final = Listing(
         Column("status", "Status", "badge", filter="status", choices=get_args(InvoiceStatus)),
         Column("total", "Total", "amount", denomination="currency"),
         Column("remaining", "Remaining", "amount", denomination="currency"),
+        Column("period_start", "From", "moment"),
+        Column("period_end", "To", "moment"),
         Column("due_at", "Due", "moment"),
         Column("created_at", "Cut", "moment"),
     ),

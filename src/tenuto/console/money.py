@@ -47,13 +47,40 @@ TYPES: Final = (
     *("EVENT", "REVERSAL", "OVERAGE", "ADJUSTMENT", "DEPOSIT", "REFILL", "THRESHOLD_REFILL", "PAYMENT", "REFUND"),
     *("GRANT", "EXPIRY", "TAX", "PLAN_START", "PLAN_RENEWAL", "PLAN_CHANGE", "CANCEL_REMAINING"),
 )
-STATUSES: Final = ("pending", "succeeded", "failed", "skipped", "voided", "refunded")
+STATUSES: Final = ("pending", "succeeded", "failed", "skipped", "voided", "refunded", "paid")
 _PERIOD: Final = (("from", "From"), ("to", "To"))
 
 
 def account_path(row: Mapping[str, Any]) -> str:
     """Where the account of a row has its page."""
     return f"/control/accounts/{row['account_id']}"
+
+
+def cause_of(moved: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """What moved a balance, as far as its id alone says it: in words, as an address, and the scope to read it.
+
+    None where events did, or somebody's hand, or something that has no page of its own.
+    """
+    public = str(moved["cause_id"] or "")
+    match public.partition("_")[0]:
+        case "pay":
+            return "A payment", f"/control/payments/{public}", "payments:read"
+        case "inv":
+            return "An invoice", f"/control/invoices/{public}", "invoices:read"
+        case "ps":
+            return "A step of its plan", account_path(moved), "accounts:read"
+        case "g":
+            return "A grant", account_path(moved), "accounts:read"
+        case _:
+            return None
+
+
+def made_of(moved: Mapping[str, Any]) -> str:
+    """The page of what made a transaction: its event, or its cause; empty where there is none."""
+    if moved["event_ids"]:
+        return f"/control/events/{moved['event_ids'][0]}"
+    cause = cause_of(moved)
+    return "" if cause is None else cause[1]
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------
@@ -67,6 +94,7 @@ TRANSACTIONS: Final = Listing(
         Column("account.name", "Account", link=account_path),
         Column("type", "Type", filter="type", choices=TYPES),
         Column("book", "Book", "badge", filter="book", choices=tuple(BOOKS)),
+        Column("description", "Of", link=made_of),
         Column("amount", "Amount", "amount"),
         Column("ending_balance", "Balance after", "amount"),
     ),
@@ -96,25 +124,16 @@ async def transaction(visit: Visit) -> Response[Any]:
 
 async def _cause(visit: Visit, moved: Mapping[str, Any]) -> tuple[str, str] | None:
     """What moved a balance, in words and as an address; None where events, or somebody's hand, did."""
-    public = moved["cause_id"]
-    kind = "" if public is None else str(public).partition("_")[0]
-    match kind:
-        case "pay" if visit.may("payments:read"):
-            return "A payment", f"/control/payments/{public}"
-        case "inv" if visit.may("invoices:read"):
-            return "An invoice", f"/control/invoices/{public}"
+    public = str(moved["cause_id"] or "")
+    match public.partition("_")[0]:
         case "re" if visit.may("payments:read"):
             found = await visit.get("/refunds/{refund_id}", refund_id=public)
             return "A dispute" if found["kind"] == "dispute" else "A refund", f"/control/payments/{found['payment_id']}"
         case "cn" if visit.may("invoices:read"):
             found = await visit.get("/credit_notes/{credit_note_id}", credit_note_id=public)
             return f"Credit note {found['number']}", f"/control/invoices/{found['invoice_id']}"
-        case "ps":
-            return "A step of its plan", account_path(moved)
-        case "g":
-            return "A grant", account_path(moved)
-        case _:
-            return None
+    cause = cause_of(moved)
+    return cause[:2] if cause is not None and visit.may(cause[2]) else None
 
 
 # --- payments ---------------------------------------------------------------------------------------------------------
@@ -130,12 +149,18 @@ PAYMENTS: Final = Listing(
         Column("status", "Status", "badge", filter="status", choices=STATUSES),
         Column("reason", "For", filter="reason", choices=get_args(PaymentReason)),
         Column("method", "Method", filter="method", choices=get_args(Method)),
+        Column("units", "Units bought", "amount"),
+        Column("refunded", "Refunded", "amount", denomination="currency"),
         Column("message", "What went wrong"),
     ),
     empty="No money has come in yet.",
     hint="Deposits, refills, plans and invoices that are paid stand here, and those that were refused.",
     anchor=lambda row: f"/control/payments/{row['id']}",
-    filters=(("currency", "Currency"), *_PERIOD),
+    filters=(
+        ("currency", "Currency"),
+        *_PERIOD,
+        *(("finished_from", "Finished from"), ("finished_to", "Finished to")),
+    ),
 )
 
 

@@ -14,7 +14,7 @@ from . import plan_editor
 from .frame import Page, Visit
 from .plan_form import form_of, terms_in
 from .plan_terms import CADENCE_WORDS, Difference, differences, prices_of
-from .tables import Column, Listing, answer, show
+from .tables import Column, Listing, answer, export, show
 
 VERSIONS: Final = 100
 """Versions that the page of them shows, the newest ones."""
@@ -66,7 +66,7 @@ ACCOUNTS: Final = Listing(
 async def plans(visit: Visit) -> Response[Any]:
     """The plans of the company."""
     if visit.query.get("format") == "csv":
-        return await answer(visit, PLANS, "plans.html", {})
+        return await export(visit, PLANS, lambda row: {**row, "included": list(row["balances"])})
     table = await show(visit, PLANS)
     for row in table.rows:
         row["included"] = ", ".join(row["balances"]) or None

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from litestar import Response
 
-from tenuto.core.money import CURRENCY_EXPONENTS, is_fiat
+from tenuto.core.money import is_fiat
 from tenuto.core.outcomes import Refusal
 from tenuto.core.period import day_after, instant, moment_text, month_of, month_start
 
 from .accounts import EVENTS, REFUSED
-from .formats import csv_text, pick
+from .formats import csv_text, in_major, pick
 from .frame import HEADERS, Page, Visit
 from .tables import Column, answer
 
 ROWS_MOST: Final = "1000"
 SHOWN_MOST: Final = 100
+NO_UNIT: Final = "none"
+"""How an address asks for what has no price: a parameter that is empty is none."""
 BARS: Final = 12
 """How many types, accounts or plans a chart shows: those that come first."""
 RANGES: Final = (
@@ -58,6 +59,8 @@ class Report(NamedTuple):
     leads: Callable[[Mapping[str, Any]], str]
     by: Sequence[tuple[str, str]] = ()
     has_span: bool = True
+    file: Sequence[str] = ()
+    """The fields of a row that stand in a file, all but its filters."""
     empty: str = "Nothing in this time."
 
 
@@ -70,7 +73,7 @@ def _account_of(row: Mapping[str, Any]) -> str:
 
 
 def _payments_of(row: Mapping[str, Any]) -> str:
-    return f"/control/payments?{urlencode({**row['filters'], 'status': 'succeeded'})}"
+    return f"/control/payments?{urlencode(row['filters'])}"
 
 
 def _costs_of(row: Mapping[str, Any]) -> str:
@@ -85,6 +88,9 @@ _USED: Final = (
 )
 _BY_TIME: Final = (("day", "By day"), ("month", "By month"))
 _KIND: Final = Field("bucket", "What")
+_COUNTED: Final = ("denomination", "events", "quantity", "amount", "cogs")
+_PAID: Final = ("payments", "amount", "refunds", "refunded", "disputes", "disputed", "net")
+_RECURRING: Final = ("active", "mrr", "past_due", "past_due_mrr", "trialing", "trialing_mrr")
 REPORTS: Final = {
     report.name: report
     for report in (
@@ -101,6 +107,7 @@ REPORTS: Final = {
             (Field("net", "Net"),),
             _payments_of,
             (("month", "By month"), ("day", "By day")),
+            file=("currency", *_PAID, "bucket", "reason"),
             empty="No payment succeeded in this time.",
         ),
         Report(
@@ -112,6 +119,7 @@ REPORTS: Final = {
             (Field("amount", "Charged"),),
             _events_of,
             (("type", "By type"), *_BY_TIME),
+            file=("bucket", *_COUNTED),
             empty="No event was billed in this time.",
         ),
         Report(
@@ -122,6 +130,7 @@ REPORTS: Final = {
             (Field("name", "Account"), *_USED),
             (Field("amount", "Charged"),),
             _account_of,
+            file=("account_id", "name", *_COUNTED),
             empty="No account used anything in this time.",
         ),
         Report(
@@ -136,6 +145,7 @@ REPORTS: Final = {
             (Field("revenue", "Revenue"), Field("cogs", "Cost of goods"), Field("margin", "Margin")),
             _costs_of,
             (("type", "By type"), ("account", "By account"), *_BY_TIME),
+            file=("bucket", "name", "currency", "revenue", "cogs", "margin", "margin_percent"),
             empty="No event was charged in money or told what it costs. Send cogs with your events.",
         ),
         Report(
@@ -151,6 +161,7 @@ REPORTS: Final = {
             (Field("owed", "Owed"), Field("negative", "Below zero")),
             _account_of,
             has_span=False,
+            file=("account_id", "name", "currency", "owed", "overdue", "invoices", "due_at", "negative"),
             empty="Nobody owes anything.",
         ),
         Report(
@@ -165,6 +176,7 @@ REPORTS: Final = {
             ),
             (Field("mrr", "Active"), Field("past_due_mrr", "Past due"), Field("trialing_mrr", "Trialing")),
             lambda row: f"/control/plans/{row['plan_id']}",
+            file=("currency", *_RECURRING, "plan_id", "name"),
             empty="No account is on a plan that is paid in money.",
         ),
     )
@@ -263,6 +275,8 @@ async def figures(visit: Visit) -> Response[Any]:
     found = await visit.get(f"/companies/{{company_id}}/reports/{asked.report.name}", query=asked.query)
     units = _units(found["totals"], asked.report)
     unit = visit.query.get("unit", units[0] if units else "")
+    if unit == NO_UNIT and unit not in units:
+        unit = ""
     rows = [row for row in found["rows"] if (row[asked.report.unit] or "") == unit]
     whole = next((row for row in found["totals"] if (row[asked.report.unit] or "") == unit), None)
     return visit.page(
@@ -270,6 +284,7 @@ async def figures(visit: Visit) -> Response[Any]:
         asked=asked,
         report=asked.report,
         units=units,
+        no_unit=NO_UNIT,
         unit=unit,
         rows=rows[:SHOWN_MOST],
         count=len(rows),
@@ -294,8 +309,11 @@ async def export(visit: Visit) -> Response[Any]:
     """All rows of a report as a file. Who took it is told."""
     asked = _asked(visit, visit.param("name"))
     found = await visit.get(f"/companies/{{company_id}}/reports/{asked.report.name}", query=asked.query)
-    names = [name for name in (found["rows"][0] if found["rows"] else {}) if name != "filters"]
-    text = csv_text([names, *([_flat(row[name]) for name in names] for row in found["rows"])])
+    names = asked.report.file
+    lines = [names, *([_flat(row[name]) for name in names] for row in found["rows"])]
+    if found.get("has_more", False):
+        lines.append([f"Cut here: of each {asked.report.unit} the first {ROWS_MOST} rows stand above; there are more."])
+    text = csv_text(lines)
     await visit.tell_export("export_report", asked.query)
     days = f"-{asked.first}-{asked.last}" if asked.report.has_span else ""
     file = f"{asked.report.name}{days}.csv"
@@ -311,11 +329,6 @@ def _flat(value: object) -> object:
 # --- charts -----------------------------------------------------------------------------------------------------------
 
 
-def _major(value: int, unit: str) -> float:
-    """An amount in major units, to be drawn."""
-    return float(Decimal(value).scaleb(-CURRENCY_EXPONENTS.get(unit, 0)))
-
-
 def _chart(asked: Asked, rows: Sequence[Mapping[str, Any]], unit: str) -> dict[str, Any]:
     """The chart of a report's rows: through time where they are days or months, else the first of them side by side."""
     if asked.report.name == "revenue":
@@ -323,7 +336,8 @@ def _chart(asked: Asked, rows: Sequence[Mapping[str, Any]], unit: str) -> dict[s
     is_time = asked.by in {"day", "month"}
     drawn = rows if is_time else rows[:BARS]
     sets = [
-        {"label": field.label, "data": [_major(row[field.path], unit) for row in drawn]} for field in asked.report.bars
+        {"label": field.label, "data": [in_major(row[field.path], unit) for row in drawn]}
+        for field in asked.report.bars
     ]
     kind = "line" if is_time and len(drawn) > 1 else "bar"
     return _config(kind, [_label(row) for row in drawn], sets, unit)
@@ -336,7 +350,7 @@ def _stacked(rows: Sequence[Mapping[str, Any]], unit: str) -> dict[str, Any]:
     sets = [
         {
             "label": reason.replace("_", " "),
-            "data": [_major(net.get((label, reason), 0), unit) for label in labels],
+            "data": [in_major(net.get((label, reason), 0), unit) for label in labels],
             "stack": "net",
         }
         for reason in reasons

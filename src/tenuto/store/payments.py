@@ -116,8 +116,15 @@ async def open_payment(reader: Reader, account_id: int, slot: str, *, or_skipped
     return None if row is None else payment_of(row)
 
 
+PAID: Final = "p.status = 'succeeded' and p.method <> 'balance'"
+"""SQL: a payment ``p`` brought money in, whether or not it went back; one from a balance had come in before."""
+
+
 async def list_payments(reader: Reader, whose: Whose, page: Page, filters: Mapping[str, object]) -> list[Payment]:
-    """Payments, newest first. ``filters``: reason, method, currency, status (the stored one), from, to."""
+    """Payments, newest first. ``filters``: reason, method, currency, status, from, to, finished_from, finished_to.
+
+    A status is one that is shown, or ``paid``: what the report of revenue counts.
+    """
     arguments: list[object] = [whose.environment_id, page.limit]
     where = "p.environment_id = $1"
     for name in ("reason", "method", "currency"):
@@ -126,10 +133,10 @@ async def list_payments(reader: Reader, whose: Whose, page: Page, filters: Mappi
             where += f" and p.{name} = ${len(arguments)}"
     if "status" in filters:
         where += f" and {_SHOWN_STATUS[str(filters['status'])]}"
-    for name, sign in (("from", ">="), ("to", "<")):
+    for name, condition in _PAYMENT_TIMES.items():
         if name in filters:
             arguments.append(filters[name])
-            where += f" and p.created_at {sign} ${len(arguments)}"
+            where += f" and p.{condition} ${len(arguments)}"
     rows = await reader.fetch(
         f"{_PAYMENT_SELECT} from payment p where {where}{older(whose, page, arguments, 'p')}"
         " order by p.id desc, p.account_id desc limit $2",
@@ -138,6 +145,12 @@ async def list_payments(reader: Reader, whose: Whose, page: Page, filters: Mappi
     return [payment_of(row) for row in rows]
 
 
+_PAYMENT_TIMES: Final = {
+    "from": "created_at >=",
+    "to": "created_at <",
+    "finished_from": "finished_at >=",
+    "finished_to": "finished_at <",
+}
 _SHOWN_STATUS: Final = {
     "pending": "p.status in ('intended', 'created', 'confirming', 'processing', 'voiding')",
     "succeeded": "p.status = 'succeeded' and (p.refunded < p.amount or p.amount = 0)",
@@ -145,6 +158,7 @@ _SHOWN_STATUS: Final = {
     "failed": "p.status = 'failed'",
     "skipped": "p.status = 'skipped'",
     "voided": "p.status = 'voided'",
+    "paid": PAID,
 }
 
 

@@ -27,6 +27,7 @@ import asyncpg
 from tenuto.core.money import CURRENCY_EXPONENTS
 
 from .database import Database, Reader, Record
+from .payments import PAID
 
 REPORT_SECONDS: Final = 60
 """How long one report may take the database."""
@@ -245,10 +246,12 @@ order by {"rank" if is_ranked else "bucket"}, currency""",
 async def sum_revenue(reader: Reader, span: Span, by: str) -> list[Record]:
     """Money that came in and money that went back, by day or month, reason of the payment and currency.
 
-    Rows have bucket, reason, currency, payments, amount, refunds, refunded, disputes, disputed. A payment stands where
-    it succeeded, a refund where it did. What was paid from a balance had come in before, and does not count again.
+    It is a company's, or one account's where the span names one. Rows have bucket, reason, currency, payments, amount,
+    refunds, refunded, disputes, disputed. A payment stands where it succeeded, a refund where it did. What was paid
+    from a balance had come in before, and does not count again.
     """
     unit = {"day": "day", "month": "month"}[by]
+    mine = "" if span.account_id is None else " and p.account_id = $5"
     rows: list[Record] = await reader.fetch(
         f"""
 select bucket, reason, currency, sum(payments)::bigint as payments, sum(amount) as amount,
@@ -258,8 +261,7 @@ from (
     select date_trunc('{unit}', p.finished_at at time zone $4::text)::date as bucket, p.reason, p.currency,
         count(*) as payments, sum(p.amount) as amount, 0 as refunds, 0 as refunded, 0 as disputes, 0 as disputed
     from payment p
-    where p.environment_id = $1 and p.status = 'succeeded' and p.method <> 'balance'
-        and p.finished_at >= $2 and p.finished_at < $3
+    where p.environment_id = $1 and {PAID} and p.finished_at >= $2 and p.finished_at < $3{mine}
     group by 1, 2, 3
     union all
     select date_trunc('{unit}', r.finished_at at time zone $4::text)::date, p.reason, p.currency, 0, 0,
@@ -267,13 +269,14 @@ from (
         count(*) filter (where r.kind = 'dispute'), coalesce(sum(r.amount) filter (where r.kind = 'dispute'), 0)
     from refund r join payment p on p.account_id = r.account_id and p.id = r.payment_id
     where r.environment_id = $1 and r.status = 'succeeded' and p.method <> 'balance'
-        and r.finished_at >= $2 and r.finished_at < $3
+        and r.finished_at >= $2 and r.finished_at < $3{mine}
     group by 1, 2, 3) as moved
 group by bucket, reason, currency order by bucket, currency, reason""",
         span.environment_id,
         span.start,
         span.end,
         span.zone,
+        *(() if span.account_id is None else (span.account_id,)),
     )
     return rows
 
