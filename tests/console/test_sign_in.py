@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from tenuto.console.frame import cookie_name, session_cookie
 from tenuto.core.outcomes import Refusal
-from tenuto.core.user import CODE_SECONDS, NEAR_FAILURES
+from tenuto.core.user import CODE_SECONDS, NEAR_FAILURES, PLACE_FAILURES
 from tenuto.engine import Engine, Settings
 from tenuto.server import Server
 from tenuto.service import accounts, users
@@ -628,3 +628,20 @@ async def test_what_is_done_at_the_door_is_written_down(visitor: Visitor, rows: 
     assert {row["address"] for row in kept} == {"127.0.0.1"}
     assert {row["actor_name"] for row in kept} == {visitor.email}
     assert PASSWORD not in str([dict(row) for row in kept])
+
+
+async def test_one_place_guesses_at_no_end_of_addresses(engine: Engine) -> None:
+    async def attempt(address: str) -> str:
+        with pytest.raises(Refusal) as refused:
+            await users.sign_in(engine, email="x@example.com", password=PASSWORD, code="", came=Came(address))
+        return refused.value.code
+
+    far, proxy = "203.0.114.7", "10.0.0.1"
+    async with engine.database.writing() as unit:
+        for number in range(PLACE_FAILURES):
+            for address in (far, proxy):
+                await store.insert_failure(unit, f"{number}@example.com", address, engine.now())
+    assert await attempt(far) == "sign_in_delayed"
+    # Behind a proxy everybody comes from one address, and nobody may shut all others out.
+    assert await attempt(proxy) == "sign_in_failed"
+    assert await attempt("198.51.101.1") == "sign_in_failed"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from ipaddress import ip_address
 from math import ceil
 from typing import Final, NamedTuple, TypeVar
 
@@ -176,10 +177,18 @@ async def sign_in(
     return done
 
 
+def _is_own_place(address: str) -> bool:
+    """Whether an address tells places apart: one of a proxy, or of this machine, is everybody's."""
+    try:
+        return ip_address(address).is_global
+    except ValueError:
+        return False
+
+
 async def _wait_of(engine: Engine, reader: Reader, email: str, came: Came) -> Refusal | None:
     """The refusal of who has to wait before the next try."""
     now = engine.now()
-    if await users.count_failures_from(reader, came.address, now) >= PLACE_FAILURES:
+    if _is_own_place(came.address) and await users.count_failures_from(reader, came.address, now) >= PLACE_FAILURES:
         return Refusal("sign_in_delayed", retry_after=int(NEAR_WINDOW.total_seconds()))
     try_at = may_try_at(await users.list_failures(reader, email, came.address, now), now)
     if try_at <= now:

@@ -115,9 +115,12 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
-        """A connection that can read. Each statement sees what was committed when it began."""
+        """A connection that can read. Each statement sees what was committed when it began. Raises Contended."""
         async with _borrowed(self._readers) as connection:
-            yield connection
+            try:
+                yield connection
+            except asyncpg.LockNotAvailableError as error:
+                raise Contended from error
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Reader]:
