@@ -242,7 +242,7 @@ PAYMENT_ROWS: Final = (
         Bad(f"money: list: {query}"[:60], "GET", f"{path}/payments?{query}", None, status, code)
         for path in (ACCOUNT, COMPANY)
         for query, status, code in (
-            ("status=paid", 422, "invalid_field"),
+            ("status=settled", 422, "invalid_field"),
             ("status=", 422, "invalid_field"),
             ("reason=fun", 422, "invalid_field"),
             ("method=cash", 422, "invalid_field"),
