@@ -87,6 +87,12 @@ class Company:
             method, path.replace("{company}", self.id), body, {"authorization": f"Basic {basic}", **(headers or {})}
         )
 
+    def live_half(self) -> Company:
+        """The live half of the company, which its first live key opens, with that key."""
+        reply = self.call("POST", "/v1/companies/{company}/keys", {"mode": "live"})
+        assert reply.status == 200, reply
+        return Company(self.client, self.id, reply.data["api_key"])
+
     def account(self, **balances: int) -> str:
         """A new account's id, with balances of the given amounts."""
         reply = self.call("POST", "/v1/companies/{company}/accounts", {"name": "Ada", "email": "ada@example.com"})

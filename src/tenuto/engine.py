@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -359,6 +360,19 @@ class Engine:
         """How the outside reaches us, without a slash at the end."""
         return self.settings.public_url.rstrip("/") or f"http://{self.settings.host}:{self.settings.port}"
 
+    def is_own_form(self, headers: Mapping[str, str], sites: frozenset[str]) -> bool:
+        """Whether a form was sent from a page of ours, by what browsers say of it by themselves (bar 5, CSRF).
+
+        ``sites`` are the values of Sec-Fetch-Site that will do. An origin has to be ours, or the host that was called;
+        where there is none, or ``null``, the site alone says it.
+        """
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site is not None and site not in sites:
+            return False
+        if origin is None or origin == "null":
+            return site is not None
+        return _host_of(origin) in {_host_of(self.public_url), headers.get("host", "")}
+
     def now(self) -> datetime:
         """The real present; a company's own is :meth:`now_of`."""
         return self.clock.now()
@@ -406,6 +420,13 @@ def context_of(company_id: int, secret: str, *, live: bool) -> str:
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _host_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
 
 
 def microseconds(at: datetime) -> int:

@@ -151,8 +151,7 @@ async def world(service: Server) -> AsyncIterator[World]:
     rows = await asyncpg.connect(service.dsn)
     with Client(*service.address) as client:
         company = Company.open(client, "Ours")
-        live_key = company.call("POST", "/v1/companies/{company}/keys", {"mode": "live"}).data["api_key"]
-        live = Company(client, company.id, live_key)
+        live = company.live_half()
         ours = populated(company, live=False)
         theirs = populated(Company.open(client, "Theirs"), live=False)
         yield World(rows, ours, {"another company": theirs, "the live half": populated(live, live=True)})

@@ -108,8 +108,7 @@ async def world(service: Server) -> AsyncIterator[World]:
     rows = await asyncpg.connect(service.dsn)
     with Client(*service.address) as client:
         company = Company.open(client, "Ours")
-        live_key = company.call("POST", "/v1/companies/{company}/keys", {"mode": "live"}).data["api_key"]
-        live = Company(client, company.id, live_key)
+        live = company.live_half()
         live.own_stripe()  # test mode has the sandbox
         live.call("PUT", "/v1/companies/{company}", {"stripe_publishable_key": "pk_live_ofOurs12345"})
         theirs = Company.open(client, "Theirs")

@@ -719,8 +719,7 @@ def test_a_name_that_no_organization_can_have_is_not_found(company: Company, id:
 
 
 def test_the_halves_of_a_company_have_trees_of_their_own(company: Company, service: Server) -> None:
-    live_key = company.call("POST", "/v1/companies/{company}/keys", {"mode": "live"}).data["api_key"]
-    live = Company(company.client, company.id, live_key)
+    live = company.live_half()
     Members(service, company, mode="live").account("org-1", country="DE")
     assert company.call("GET", TREE).data == []
     assert Members(service, company).call("GET", "/v1/account").body == NO_ACCOUNT

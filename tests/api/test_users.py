@@ -270,8 +270,7 @@ def test_anybody_can_check_the_chain(company: Company) -> None:
 
 
 def test_each_half_tells_its_own_and_what_is_of_both(company: Company) -> None:
-    live = company.call("POST", "/v1/companies/{company}/keys", {"mode": "live"}).data["api_key"]
-    holder = Company(company.client, company.id, live)
+    holder = company.live_half()
     holder.account()
     invite(holder)
     company.account()

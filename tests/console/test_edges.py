@@ -16,13 +16,8 @@ from tests.console.visitor import PASSWORD, Visitor
 from tests.inside import Inside, event
 
 
-def live_key(visitor: Visitor) -> str:
-    issued = visitor.company.call("POST", "/v1/companies/{company}/keys", {"mode": "live", "name": "live"})
-    return str(issued.data["api_key"])
-
-
 def test_a_form_of_test_data_does_nothing_to_live_data(visitor: Visitor) -> None:
-    live_key(visitor)
+    visitor.company.live_half()
     visitor.visit("/control/accounts/new")
     shown_with = visitor.csrf
     visitor.send("/control/mode", mode="live")
@@ -36,7 +31,7 @@ def test_a_form_of_test_data_does_nothing_to_live_data(visitor: Visitor) -> None
 
 def test_live_data_begins_with_a_live_key(visitor: Visitor) -> None:
     assert "it begins with your first live key" in visitor.send("/control/mode", mode="live").words
-    live_key(visitor)
+    visitor.company.live_half()
     assert "Test data" in visitor.visit("/").words, "nobody is taken there unasked"
     assert "Live data" in visitor.send("/control/mode", mode="live").words
 

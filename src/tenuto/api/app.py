@@ -541,8 +541,7 @@ def _response(reply: Reply) -> Response[bytes]:
 def _out_of_route(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """What the router itself refuses, in our shape."""
     if is_page(request.scope["path"]):
-        is_method = isinstance(error, MethodNotAllowedException)
-        return lost(Refusal("method_not_allowed" if is_method else "not_found"))
+        return lost(is_method=isinstance(error, MethodNotAllowedException))
     started = time.perf_counter()
     request_id = f"req_{uuid_utils.uuid7().hex}"
     is_member = dialect.is_of_family(request.scope["path"])

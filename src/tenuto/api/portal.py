@@ -11,7 +11,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from .app import Application
 
 ORIGIN_MAX: Final = 260
+_SITES: Final = frozenset({"same-origin"})
 _ORIGIN: Final = re.compile(
     r"(https?)://((?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?::([1-9][0-9]{0,4}))?",
     re.ASCII,
@@ -218,25 +218,12 @@ async def _shown(
     return _page(whole(shown), status, headers_of(link))
 
 
-def _host_of(address: str) -> str | None:
-    try:
-        return urlsplit(address).netloc
-    except ValueError:
-        return None
-
-
 def _refuse_foreign(engine: Engine, request: Request[Any, Any, Any]) -> None:
-    """Raises Refusal where another site sent the form, or no browser. Browsers say so by themselves."""
+    """Raises Refusal where another site sent the form, or no browser."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Refusal("unsupported_media_type", "Send the form as a browser does.")
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None and site != "same-origin":
-        raise Refusal("foreign_form")
-    if origin is not None and origin != "null":
-        if _host_of(origin) not in {_host_of(engine.public_url), request.headers.get("host", "")}:
-            raise Refusal("foreign_form")
-    elif site is None:
+    if not engine.is_own_form(request.headers, _SITES):
         raise Refusal("foreign_form")
 
 

@@ -21,10 +21,9 @@ import msgspec
 from tenuto.core.identifiers import spell
 from tenuto.core.user import User
 from tenuto.engine import Answer
-from tenuto.service import activity
 from tenuto.service import users as service
-from tenuto.service.activity import Asked
 from tenuto.service.users import Invited
+from tenuto.store import activity
 from tenuto.store.activity import Activity
 from tenuto.store.database import Unit
 
@@ -176,13 +175,16 @@ async def list_activity(call: Call) -> Answer:
     call.company()
     filters, after = call.filters(), call.after(1)
     actor, action = filters.get("actor"), filters.get("action")
-    asked = Asked(
-        before=None if after is None else after[0],
-        limit=call.limit() + 1,
-        actor=None if actor is None else str(actor),
-        action=None if action is None else str(action),
-    )
-    found = await activity.list_activity(call.engine, call.environment, asked)
+    async with call.engine.database.reading() as reader:
+        found = await activity.list_activity(
+            reader,
+            call.environment.company_id,
+            call.environment.id,
+            before=None if after is None else after[0],
+            limit=call.limit() + 1,
+            actor=None if actor is None else str(actor),
+            action=None if action is None else str(action),
+        )
     return page_of(call, found, lambda row: (row.id,), lambda row: _activity(call, row))
 
 

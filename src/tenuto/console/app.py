@@ -66,9 +66,9 @@ def is_page(path: str) -> bool:
     return path == "/" or path.startswith("/control")
 
 
-def lost(refusal: Refusal) -> Response[Any]:
-    """What people see at an address where there is no page."""
-    return closed(refusal)
+def lost(*, is_method: bool) -> Response[Any]:
+    """What people see at an address where there is no page, or none for what was sent."""
+    return closed(Refusal("method_not_allowed" if is_method else "not_found"))
 
 
 async def _csp_report(house: House, request: Asked) -> Response[Any]:  # noqa: ARG001 - as every open page

@@ -51,6 +51,7 @@ WORK_SECONDS: Final = 75.0
 """The same of a form, which may ask the provider or move a clock, and of a report."""
 COOKIE_MAX: Final = 3500
 """How long the value of a cookie may be, lest browsers drop it."""
+_SITES: Final = frozenset({"same-origin", "none"})
 _OF_BOTH_HALVES: Final = frozenset({"/control/mode", "/control/sign-out"})
 """Forms that mean the same whichever half their page showed."""
 ROWS: Final = 50
@@ -431,23 +432,9 @@ def csrf_of(engine: Engine, session: Session, *, live: bool) -> str:
     return engine.vault.sign(f"csrf {session.digest.hex()} {'live' if live else 'test'}")
 
 
-def _host_of(address: str) -> str | None:
-    try:
-        return urlsplit(address).netloc
-    except ValueError:
-        return None
-
-
 def refuse_foreign(engine: Engine, request: Asked) -> None:
-    """Raises Refusal ``foreign_form`` where another site sent the form. Browsers say so by themselves."""
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin")
-    if site is not None and site not in {"same-origin", "none"}:
-        raise Refusal("foreign_form")
-    if origin is not None and origin != "null":
-        if _host_of(origin) not in {_host_of(engine.public_url), request.headers.get("host", "")}:
-            raise Refusal("foreign_form")
-    elif site is None:
+    """Raises Refusal ``foreign_form`` where another site sent the form."""
+    if not engine.is_own_form(request.headers, _SITES):
         raise Refusal("foreign_form")
 
 

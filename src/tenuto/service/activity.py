@@ -10,8 +10,6 @@ import msgspec
 
 from tenuto.engine import Engine
 from tenuto.store import activity
-from tenuto.store.accounts import Environment
-from tenuto.store.activity import Activity
 from tenuto.store.database import Unit
 
 SECRET_FIELDS: Final = frozenset(
@@ -31,15 +29,6 @@ class Actor(NamedTuple):
     id: str
     name: str
     address: str
-
-
-class Asked(NamedTuple):
-    """Which part of the activity is looked at: after a position, so many rows, by one actor, of one kind."""
-
-    before: int | None
-    limit: int
-    actor: str | None
-    action: str | None
 
 
 def masked(value: object, depth: int = 0) -> object:
@@ -71,12 +60,6 @@ def told(body: object) -> object:
     if len(msgspec.json.encode(found)) <= ASKED_MAX:
         return found
     return dict.fromkeys(found, "...") if isinstance(found, Mapping) else None
-
-
-async def list_activity(engine: Engine, environment: Environment, asked: Asked) -> list[Activity]:
-    """What was done in one half of a company and in all of it, the latest first."""
-    async with engine.database.reading() as reader:
-        return await activity.list_activity(reader, environment.company_id, environment.id, **asked._asdict())
 
 
 class Telling(NamedTuple):
